@@ -1,0 +1,196 @@
+"""The facts a run records, in past tense; each is a JSON object in the journal, its type the class name."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """Base of all events of a task."""
+
+
+class TaskAdded(Event, frozen=True, omit_defaults=True):
+    """The run got a task; ``order`` is its place in the workflow, from 0."""
+
+    order: int
+    spec_hash: str
+    spec: dict[str, Any]
+
+
+class TaskChanged(Event, frozen=True, omit_defaults=True):
+    """The task is to run (again) under this spec: its own changed, or ``upstream`` names one that did."""
+
+    order: int
+    spec_hash: str
+    spec: dict[str, Any]
+    upstream: str = ""
+
+
+class TaskDropped(Event, frozen=True, omit_defaults=True):
+    """The workflow no longer has the task."""
+
+
+class SubmitRequested(Event, frozen=True, omit_defaults=True):
+    """Intent to submit attempt ``attempt``, recorded before anything is done."""
+
+    attempt: int
+    token: str
+
+
+class JobSubmitted(Event, frozen=True, omit_defaults=True):
+    """The backend took the attempt; ``job_id`` is its own name for it."""
+
+    job_id: str
+
+
+class SubmitUnknown(Event, frozen=True, omit_defaults=True):
+    """Whether the backend took the attempt is not known."""
+
+    detail: str = ""
+
+
+class SubmitAbsent(Event, frozen=True, omit_defaults=True):
+    """It is proved that the attempt was not submitted, or was taken back before it started."""
+
+    detail: str = ""
+
+
+class SubmitRefused(Event, frozen=True, omit_defaults=True):
+    """The backend will not take the attempt; ``detail`` has its words."""
+
+    detail: str = ""
+    reason: str = "SUBMIT_REFUSED"
+
+
+class JobStarted(Event, frozen=True, omit_defaults=True):
+    """The command began; times are seconds since 1970 UTC, by the executing host's clock."""
+
+    started_at: float | None = None
+    node: str = ""
+    pid: int | None = None
+
+
+class JobRequeued(Event, frozen=True, omit_defaults=True):
+    """The scheduler put a started job back into its queue."""
+
+    detail: str = ""
+
+
+class CancelRequested(Event, frozen=True, omit_defaults=True):
+    """Somebody wants the task ended."""
+
+    by: str = ""
+
+
+class TaskCompleted(Event, frozen=True, omit_defaults=True):
+    """The command ended with exit code 0."""
+
+    ended_at: float | None = None
+    exit_code: int = 0
+    detail: str = ""
+
+
+class TaskFailed(Event, frozen=True, omit_defaults=True):
+    """The attempt ended otherwise; ``word`` is the backend's own word for it."""
+
+    reason: str
+    ended_at: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    word: str = ""
+
+
+class TaskRetried(Event, frozen=True, omit_defaults=True):
+    """A failed task is to be tried again."""
+
+    why: str = ""
+
+
+class RunCreated(Event, frozen=True, omit_defaults=True):
+    """A run began to exist; ``key`` is random and part of every token."""
+
+    key: str
+    name: str
+    version: str
+    profile: dict[str, Any] = {}
+
+
+class RunStarted(Event, frozen=True, omit_defaults=True):
+    """A controller took the run."""
+
+    host: str
+    pid: int
+    boot_id: str
+    version: str
+    profile: dict[str, Any] = {}
+
+
+class RunStopped(Event, frozen=True, omit_defaults=True):
+    """The controller let go of the run; ``why`` is finished, paused or interrupted."""
+
+    why: str
+    counts: dict[str, int] = {}
+
+
+class RetryRequested(Event, frozen=True, omit_defaults=True):
+    """Somebody wants a failed task tried again."""
+
+    by: str = ""
+
+
+class RequestsTaken(Event, frozen=True, omit_defaults=True):
+    """The controller has acted on the run's requests up to this version of their stream."""
+
+    version: int
+
+
+TYPES: Final[dict[str, type[Event]]] = {
+    kind.__name__: kind
+    for kind in (
+        TaskAdded,
+        TaskChanged,
+        TaskDropped,
+        SubmitRequested,
+        JobSubmitted,
+        SubmitUnknown,
+        SubmitAbsent,
+        SubmitRefused,
+        JobStarted,
+        JobRequeued,
+        CancelRequested,
+        TaskCompleted,
+        TaskFailed,
+        TaskRetried,
+        RunCreated,
+        RunStarted,
+        RunStopped,
+        RetryRequested,
+        RequestsTaken,
+    )
+}
+
+encode = msgspec.json.Encoder().encode
+_decoders: dict[str, msgspec.json.Decoder[Event]] = {}
+
+
+def decode(kind: str, data: bytes | str) -> Event:
+    """Return the event of type ``kind`` from its JSON.
+
+    Fields that a newer version added are ignored, so an older one still reads the journal's known part.
+
+    Raises:
+        KeyError: The type is not one of ours.
+        msgspec.ValidationError: A field is missing or has the wrong type.
+    """
+    if kind not in _decoders:
+        _decoders[kind] = msgspec.json.Decoder(TYPES[kind])
+    return _decoders[kind].decode(data)
+
+
+def profile_of(text: str) -> dict[str, Any]:
+    """Return a profile from the JSON that the tables keep of it."""
+    return msgspec.json.decode(text, type=dict[str, Any])
