@@ -5,18 +5,21 @@ from __future__ import annotations
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
-from matterstack.core.machine import State
+from matterstack.core.machine import Reason, State
 
 
 class JobStatus(Struct, frozen=True):
     """What a backend says of one job.
 
-    ``state`` is one of the four. For a FAILED job ``reason`` says why (see `core.machine.Reason`).
+    ``state`` is one of the four, as `State` or text. For a FAILED job ``reason`` says why (see
+    `core.machine.Reason`; EXIT_CODE where it is left out).
     ``exit_code`` is 0 to 255, ``signal`` a signal number; both None where not known. ``word`` is the
     backend's own word. Times are seconds since 1970 UTC, by the executing host's clock.
     """
 
+    job_id: str
     state: State
     reason: str = ""
     exit_code: int | None = None
@@ -27,6 +30,11 @@ class JobStatus(Struct, frozen=True):
     ended_at: float | None = None
     node: str = ""
     pid: int | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "state", State(self.state))  # ValueError where it is none of the four
+        if self.state is State.FAILED and not self.reason:
+            force_setattr(self, "reason", Reason.EXIT_CODE)
 
 
 class Alive(StrEnum):

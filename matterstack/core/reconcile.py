@@ -44,13 +44,14 @@ LOCAL_TABLE: Final[tuple[_Rule, ...]] = (
 )  # fmt: skip
 
 
-def local_status(evidence: LocalEvidence) -> JobStatus:
+def local_status(evidence: LocalEvidence, job_id: str = "") -> JobStatus:
     """Return what the witnesses of a local job add up to, by `LOCAL_TABLE`."""
     state, reason, detail = next(
         (state, reason, words) for holds, state, reason, words in LOCAL_TABLE if holds(evidence)
     )
     code = evidence.exit_code
     return JobStatus(
+        job_id,
         state,
         reason or "",
         code if evidence.started else None,
@@ -96,7 +97,7 @@ def interpret(attempt: Attempt, evidence: Evidence) -> Sequence[ev.Event]:
     elif status.state is FAILED:
         events.append(
             ev.TaskFailed(
-                status.reason or Reason.EXIT_CODE,
+                status.reason,
                 status.ended_at,
                 status.exit_code,
                 status.signal,

@@ -1,4 +1,5 @@
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -145,12 +146,15 @@ def test_any_printable_command_is_taken_as_it_is(command):
 @given(text=st.text(), name=st.text())
 def test_any_text_is_either_taken_or_refused_with_a_spec_error(text, name):
     for field in ({"command": text}, {"task_id": text}, {"files": {name: text}}, {"env": {name: text}}):
+        ((name_of_field, value),) = field.items()
         try:
             task = Task(**{"command": "true", "task_id": "a", **field})
         except SpecError as error:
-            assert error.field == next(iter(field))
+            named = error.field
         else:
-            assert getattr(task, next(iter(field))) == next(iter(field.values()))
+            named = name_of_field
+            assert getattr(task, name_of_field) == value
+        assert named == name_of_field
 
 
 def test_a_task_cannot_be_changed():
@@ -269,4 +273,4 @@ def test_a_cycle_is_found_where_there_is_one_and_only_there(needs):
     if cycle:
         assert cycle[0] == cycle[-1]
         assert len(set(cycle[1:])) == len(cycle) - 1
-        assert all(following in needs[here] for here, following in zip(cycle, cycle[1:], strict=False))
+        assert all(following in needs[here] for here, following in pairwise(cycle))

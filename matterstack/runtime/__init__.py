@@ -1,0 +1,1 @@
+"""Effects: the engine, the backends, the journal's projections."""

@@ -1,0 +1,151 @@
+"""What a backend must do, and what it may do better than the defaults."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+from msgspec import Struct
+
+from matterstack.core.evidence import Evidence, JobStatus
+from matterstack.core.spec import Digests
+from matterstack.core.workflow import Task
+from matterstack.errors import FilesUnsupported, MatterStackError
+
+__all__ = ["ComputeBackend", "JobStatus", "Submission"]
+
+_NO_DIGESTS: Final[Digests] = MappingProxyType({})
+
+
+class Submission(Struct, frozen=True):
+    """One attempt for a backend.
+
+    ``task.files`` holds text and ``Path`` only: outputs of other tasks are paths by now. ``digests`` has
+    the expected content of those paths that are inputs of the workflow. ``doubtful``: the machine went
+    down since the intent was recorded, so the attempt may have started without a trace.
+    """
+
+    task: Task
+    run: str
+    attempt: int
+    token: str
+    digests: Digests = _NO_DIGESTS
+    doubtful: bool = False
+
+
+class ComputeBackend(ABC):
+    """A place where tasks run. The four abstract methods are enough; all are synchronous.
+
+    Example:
+        ``class Mine(ComputeBackend): …`` with ``submit``, ``poll``, ``get_logs`` and ``cancel``, then
+        ``run_workflow(workflow, backend=Mine())``.
+    """
+
+    idempotent: ClassVar[bool] = False
+    """Whether submitting the same attempt again gives the same job; then an intent whose outcome was
+    lost with the controller is simply submitted again."""
+
+    cheap_poll: ClassVar[bool] = False
+    """Whether `poll_many` asks nobody, so that it may be called at every turn."""
+
+    slots: int | None = None
+    """Cores that run at once; None where the backend has a queue of its own that takes any number."""
+
+    @abstractmethod
+    def submit(self, task: Task) -> str:
+        """Return the id of the job that now stands for ``task``.
+
+        Raises:
+            SubmitRefusedError: The task will never be taken as it is.
+            BackendUnavailable: Not now; nothing was submitted.
+        """
+
+    @abstractmethod
+    def poll(self, job_id: str) -> JobStatus:
+        """Return what is known of the job now.
+
+        Raises:
+            UnknownJob: There never was such a job.
+            BackendUnavailable: It could not be asked.
+        """
+
+    @abstractmethod
+    def get_logs(self, job_id: str) -> dict[str, str]:
+        """Return ``{"stdout": …, "stderr": …}``: what the job has written so far.
+
+        Raises:
+            UnknownJob: There never was such a job.
+        """
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> None:
+        """End the job; one that already ended stays as it is. `poll` tells when it is over.
+
+        Raises:
+            UnknownJob: There never was such a job.
+        """
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[str | MatterStackError]:
+        """Return for each submission its job id, or the error that `submit` raised."""
+        answers: list[str | MatterStackError] = []
+        for submission in submissions:
+            try:
+                answers.append(self.submit(submission.task))
+            except MatterStackError as error:
+                answers.append(error)
+        return answers
+
+    def poll_many(self, job_ids: Collection[str]) -> Mapping[str, Evidence]:
+        """Return evidence by job id. A job that is left out is as before: nothing new is known of it.
+
+        Raises:
+            BackendUnavailable: Nothing could be asked.
+        """
+        return {job_id: self.poll(job_id) for job_id in job_ids}
+
+    def cancel_many(self, job_ids: Collection[str]) -> None:
+        """Ask for the end of the jobs, without waiting for it."""
+        for job_id in job_ids:
+            self.cancel(job_id)
+
+    def withdraw(self, job_ids: Collection[str]) -> list[str]:
+        """Take back those jobs that provably did not start and never will; return their ids."""
+        del job_ids
+        return []
+
+    def workdir(self, job_id: str) -> Path:  # noqa: ARG002  # for those that override it
+        """Return the job's directory on this machine.
+
+        Raises:
+            FilesUnsupported: The backend does not hand out files.
+        """
+        raise FilesUnsupported(type(self).__name__)
+
+    def retrieve(self, job_id: str, name: str) -> Path:
+        """Return a path on this machine with the file that the job wrote as ``name``.
+
+        Raises:
+            FilesUnsupported: The backend does not hand out files.
+            FileNotFoundError: The job did not write it.
+        """
+        path = self.workdir(job_id) / name
+        if not path.is_file():
+            raise FileNotFoundError(name)
+        return path
+
+    def wait(self, timeout_s: float, interrupted: threading.Event) -> None:
+        """Return after ``timeout_s``, or sooner when there may be news or ``interrupted`` was set."""
+        interrupted.wait(timeout_s)
+
+    def interrupt(self) -> None:  # noqa: B027  # most backends need not
+        """Make a `wait` in another thread return; called after its event was set."""
+
+    def release(self) -> None:  # noqa: B027  # most backends need not
+        """Give back what is held only to be quick; called when a run is over. It may be used again."""
+
+    def close(self) -> None:  # noqa: B027  # most backends need not
+        """Let go of threads, connections and locks. Jobs go on."""
