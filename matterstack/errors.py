@@ -40,7 +40,7 @@ class BackendUnavailable(MatterStackError):
 class BackendBroken(MatterStackError):
     """A backend failed in a way that it should not; its own error is the cause of this one."""
 
-    def __init__(self, backend: str, error: Exception) -> None:
+    def __init__(self, backend: str, error: BaseException) -> None:
         self.backend = backend
         super().__init__(
             f"backend {backend} failed with {type(error).__name__}: {error}. The run stopped, nothing more was "

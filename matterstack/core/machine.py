@@ -36,7 +36,6 @@ class Reason(StrEnum):
 
 
 PENDING, RUNNING, COMPLETED, FAILED = State.PENDING, State.RUNNING, State.COMPLETED, State.FAILED
-FINAL: Final = (COMPLETED, FAILED)
 SAME: Final = None  # the state stays as it is
 
 TRANSITIONS: Final[list[tuple[str, list[State], State | None]]] = [

@@ -34,6 +34,7 @@ LOCAL_TABLE: Final[tuple[_Rule, ...]] = (
     (lambda e: e.record_gone and not e.claimed,              FAILED,    Reason.LOST,
      "its directory was removed or could not be written; whether it ran is not known"),
     (lambda e: not e.claimed,                                PENDING,   None,                    ""),
+    (lambda e: e.alive is Alive.YES and not e.started,       PENDING,   None,                    ""),
     (lambda e: e.alive is Alive.YES,                         RUNNING,   None,                    ""),
     (lambda e: e.timed_out,                                  FAILED,    Reason.TIMEOUT,          "time limit reached"),
     (lambda e: e.cancel_requested,                           FAILED,    Reason.CANCELLED,        "cancelled"),

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import fields as fields_of
 
 from matterstack.core.workflow import OutputRef, Task
 from matterstack.errors import SpecError
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
-_PLAIN: Final = (
-    ("cores", 1),
-    ("memory_gb", None),
-    ("gpus", 0),
-    ("time_limit_minutes", None),
-    ("image", None),
-    ("allow_failure", False),
-    ("allow_dependency_failure", False),
-    ("outputs", ()),
-    ("secrets", ()),
-    ("retry", "if-not-started"),
-    ("max_attempts", 3),
+_NAMES: Final = (
+    *("cores", "memory_gb", "gpus", "time_limit_minutes", "image", "allow_failure", "allow_dependency_failure"),
+    *("outputs", "secrets", "retry", "max_attempts"),
 )
+_values: Final = attrgetter(*_NAMES)
+_DEFAULTS: Final = tuple({field.name: field.default for field in fields_of(Task)}[name] for name in _NAMES)
 
 
 class FileDigest(Struct, frozen=True):
@@ -55,10 +50,9 @@ def to_spec(task: Task, digests: Digests) -> dict[str, Any]:
         spec["env"] = dict(task.env)
     if task.dependencies:
         spec["dependencies"] = task.dependencies
-    for field, default in _PLAIN:
-        value = getattr(task, field)
-        if value != default:
-            spec[field] = value
+    values = _values(task)
+    if values != _DEFAULTS:
+        spec.update((name, v) for name, v, default in zip(_NAMES, values, _DEFAULTS, strict=True) if v != default)
     return spec
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, is_
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import fields, force_setattr
 
 from matterstack.errors import SpecError, WorkflowError, nearest
 
@@ -96,7 +97,8 @@ class Task(Struct, frozen=True):
         for field in ("outputs", "secrets"):
             if getattr(self, field) != ():
                 _check_names(self, field)
-        _check_resources(self)
+        if not all(map(is_, _resources(self), _DEFAULT_RESOURCES)):
+            _check_resources(self)
 
     def output(self, path: str) -> OutputRef:
         """Return a reference to a file that this task writes, for another task's ``files``.
@@ -117,6 +119,15 @@ class Task(Struct, frozen=True):
         refs = [source.task_id for source in self.files.values() if isinstance(source, OutputRef)]
         ids: list[str] = list(self.dependencies)  # type: ignore[arg-type]  # ids since __post_init__
         return list(dict.fromkeys(ids + refs)) if refs else ids
+
+
+# Nearly all tasks leave most of these as they are; comparing them at once halves the cost of making a task.
+_RESOURCES: Final = (
+    *("cores", "gpus", "max_attempts", "memory_gb", "time_limit_minutes", "retry", "image"),
+    *("allow_failure", "allow_dependency_failure"),
+)
+_resources: Final = attrgetter(*_RESOURCES)
+_DEFAULT_RESOURCES: Final = tuple({field.name: field.default for field in fields(Task)}[name] for name in _RESOURCES)
 
 
 ID_RULE: Final = (

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from matterstack.core.spec import Digests, FileDigest
-from matterstack.core.workflow import Task
+from matterstack.core.workflow import RESERVED_PREFIX, Task
 from matterstack.errors import SpecError, SubmitRefusedError
 
 
@@ -43,11 +43,12 @@ def stage_in(task: Task, directory: str, digests: Digests) -> None:
         SubmitRefusedError: An input is gone, or is not what the run recorded.
         OSError: The directory cannot be written (full disk, no permission).
     """
+    # Renamed when complete, so that whoever reads a file never sees half. No file of a task may be called so.
+    part = os.path.join(directory, f"{RESERVED_PREFIX}.part")
     for name, source in task.files.items():
         target = os.path.join(directory, name)
         if "/" in name:
             os.makedirs(os.path.dirname(target), exist_ok=True)
-        part = f"{target}.part"  # renamed when complete, so that whoever reads it never sees half
         if isinstance(source, str):
             Path(part).write_text(source, encoding="utf-8")
         else:
@@ -63,7 +64,16 @@ def _copy(source: Path, target: str, expected: FileDigest | None) -> None:
         )
     import shutil  # noqa: PLC0415  # 5 ms, and most tasks copy nothing
 
-    shutil.copy(source, target)
+    try:
+        Path(target).unlink(missing_ok=True)  # what a crash left may be read-only
+        shutil.copy(source, target)
+    except PermissionError as error:
+        if error.filename != str(source):
+            raise
+        raise SubmitRefusedError(
+            f"input file {str(source)!r} cannot be read: {error.strerror}. The task was not started; mend that, then "
+            "`matterstack retry`."
+        ) from error
     if expected is None:
         return
     stat = source.stat()

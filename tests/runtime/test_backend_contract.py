@@ -33,7 +33,9 @@ def test_it_is_a_compute_backend_whose_statuses_are_job_statuses(backend):
     job_id = backend.submit(Task("true", "a"))
     assert isinstance(backend, ComputeBackend)
     assert isinstance(job_id, str)
-    assert isinstance(ended(backend, job_id), JobStatus)
+    status = ended(backend, job_id)
+    assert isinstance(status, JobStatus)
+    assert status.job_id == job_id
 
 
 def test_exit_0_is_completed(backend):
@@ -70,7 +72,7 @@ def test_logs_can_be_read_while_it_runs_and_after(backend, tmp_path):
 
 
 def test_files_and_env_reach_the_task(backend):
-    task = Task('cat in.txt; printf %s "$WORD"', "a", files={"in.txt": "hello\n"}, env={"WORD": "it's \"x\" $y\n"})
+    task = Task('cat in.txt; printf %s "$WORD"', "a", files={"in.txt": "hello\n"}, env={"WORD": 'it\'s "x" $y\n'})
     job_id = backend.submit(task)
     assert ended(backend, job_id).state == "COMPLETED"
     assert backend.get_logs(job_id)["stdout"] == 'hello\nit\'s "x" $y\n'

@@ -82,7 +82,7 @@ COMMANDS = [
     "trap 'echo bye' EXIT; exit 3",
     "trap 'echo got; exit 9' TERM; kill -TERM $$; sleep 5",
     "cat",
-    "read line; echo \"rc=$? line=$line\"",
+    'read line; echo "rc=$? line=$line"',
     "exec echo replaced",
     "exec false",
     "exec >out.txt; echo hidden",
@@ -100,7 +100,7 @@ COMMANDS = [
     "f() { echo function; }; f",
     "alias x=y; alias",
     "echo $0",
-    "echo $# \"$@\"",
+    'echo $# "$@"',
     "echo $-",
     "umask",
     "ulimit -n",
@@ -109,7 +109,7 @@ COMMANDS = [
     "cd /; pwd",
     "exec 2>&1; echo both; echo err >&2",
     "echo $((6*7)) ${x:-default} ${HOME:+set}",
-    "printf %s \"${BASH_VERSION:-no bash}\"",
+    'printf %s "${BASH_VERSION:-no bash}"',
     "exit 5;echo",
     ";",
     "&",
@@ -207,14 +207,16 @@ def test_a_command_does_what_sh_does(shared, tmp_path, command):
 
 
 PIECES = st.sampled_from(
-    ["echo", "printf %s", "exit 3", "true", "false", "a b", "'", '"', "\\", "$", "$$", "`", "(", ")", "{", "}", ";"]
-    + ["&", "|", "<", ">", "\n", "\t", " ", "é", "🙂", "\x01", "\x7f", "\r", "#", "!", "*", "?", "~", "-", "--", "="]
-    + ["set --", "eval", "exec", "${x", "$(", "<<E\n", "E\n", "2>&1", "then", "fi", "if", ":", "[", "]", "%", "0"]
+    [
+        *("echo", "printf %s", "exit 3", "true", "false", "a b", "set --", "eval", "exec", "then", "fi", "if", ":"),
+        *("'", '"', "\\", "$", "$$", "`", "(", ")", "{", "}", ";", "&", "|", "<", ">", "#", "!", "*", "?", "~", "-"),
+        *("\n", "\t", " ", "é", "🙂", "\x01", "\x7f", "\r", "--", "=", "${x", "$(", "<<E\n", "E\n", "2>&1", "[", "]"),
+        *("%", "0"),
+    ]
 )
 # A reference that waits for its input or a clock would only be slow; one that writes into files differs by place.
-TEXTS = st.lists(PIECES, min_size=1, max_size=7).map(lambda parts: " ".join(parts)) | st.lists(
-    PIECES, min_size=1, max_size=7
-).map("".join)
+PARTS = st.lists(PIECES, min_size=1, max_size=7)
+TEXTS = PARTS.map(" ".join) | PARTS.map("".join)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))

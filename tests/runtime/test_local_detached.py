@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_queued_task_of_a_killed_controller_is_started_by_the_next(controller,
     process, jobs = controller(
         f"while [ ! -e {gate} ]; do sleep 0.02; done", f"echo 1 >>{tmp_path}/ran", f"echo 2 >>{tmp_path}/ran", slots=1
     )
-    first, *queued = jobs
+    first = jobs[0]
     backend = local(slots=1)
     running(backend, first)
     kill(process)
@@ -280,7 +281,7 @@ def test_a_missing_secret_is_refused_by_name_and_nothing_is_kept(local, monkeypa
 def test_a_secrets_value_reaches_the_task_and_is_written_nowhere(local, monkeypatch, root):
     monkeypatch.setenv("CANARY", "s3cret-value")
     backend = local()
-    job_id = backend.submit(Task('test ${#CANARY} = 12', "a", secrets=["CANARY"]))
+    job_id = backend.submit(Task("test ${#CANARY} = 12", "a", secrets=["CANARY"]))
     assert ended(backend, job_id).state == "COMPLETED"
     backend.close()
     kept = [path for path in root.rglob("*") if path.is_file() and b"s3cret-value" in path.read_bytes()]
@@ -291,3 +292,35 @@ def test_two_thousand_tasks_all_end(local, tmp_path):
     backend = local(slots=2)
     jobs = [backend.submit(Task(f"exit {i % 3}", f"t{i}")) for i in range(2000)]
     assert [ended(backend, job_id, within_s=60).exit_code for job_id in jobs] == [i % 3 for i in range(2000)]
+
+
+def test_of_two_processes_that_start_the_same_attempts_one_gets_each(root, tmp_path):
+    """Both have the same work in their queues, as a controller that woke up late and its successor would."""
+    (tmp_path / "log").mkdir()
+    script = """
+        import sys, threading
+        from matterstack import Task
+        from matterstack.core.reconcile import status_of
+        from matterstack.runtime.backends.base import Submission
+        from matterstack.runtime.backends.local import LocalBackend
+        root, log = sys.argv[1:]
+        backend = LocalBackend(root, max_concurrent_tasks=8)
+        tasks = [Task(f"echo x >>{log}/t{i}", f"t{i}") for i in range(150)]
+        print("ready", flush=True)
+        sys.stdin.readline()
+        jobs = backend.submit_many([Submission(task, "run", 1, f"ms-{task.task_id}") for task in tasks])
+        ends = {}
+        while len(ends) < len(jobs):
+            for job, evidence in backend.poll_many(set(jobs) - set(ends)).items():
+                if status_of(evidence).state in ("COMPLETED", "FAILED"):
+                    ends[job] = str(status_of(evidence).state)
+            backend.wait(0.05, threading.Event())
+        print(set(ends.values()))
+    """
+    both = [python(script, root, tmp_path / "log", stdin=subprocess.PIPE) for _ in range(2)]
+    assert [line_from(process) for process in both] == ["ready"] * 2
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [finished(process) for process in both] == ["{'COMPLETED'}\n"] * 2
+    assert [path.read_text() for path in (tmp_path / "log").iterdir()] == ["x\n"] * 150

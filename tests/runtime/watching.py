@@ -60,7 +60,9 @@ def number_in(path: Path) -> int:
     return int(eventually(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text(), str(path)))
 
 
-def python(code: str, *arguments: object, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen[str]:
+def python(
+    code: str, *arguments: object, env: Mapping[str, str] | None = None, **options: object
+) -> subprocess.Popen[str]:
     """Start another process of this Python with the code."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],

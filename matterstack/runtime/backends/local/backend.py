@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -21,7 +21,7 @@ from matterstack.runtime.backends.local import processes, record
 from matterstack.runtime.backends.local.job import ALONE, check_secrets, job_of, recorded_job, row_of
 from matterstack.runtime.backends.local.pump import Pump
 from matterstack.runtime.backends.local.shell import bash, end_group
-from matterstack.runtime.backends.local.store import JobStore
+from matterstack.runtime.backends.local.store import JobRow, JobStore
 
 if TYPE_CHECKING:
     import subprocess
@@ -137,13 +137,32 @@ class LocalBackend(ComputeBackend):
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[str | MatterStackError]:
         """Return the job ids. What cannot be started shows when it is polled."""
-        jobs = [job_of(submission) for submission in submissions]
-        self._store.add(map(row_of, submissions), flush=False)
-        self._pump.add(job for job, submission in zip(jobs, submissions, strict=True) if not submission.doubtful)
-        for job, submission in zip(jobs, submissions, strict=True):
-            if submission.doubtful:
+        rows = [row_of(submission) for submission in submissions]
+        refused = self._of_others(rows)
+        self._store.add([row for row in rows if row.job_id not in refused], flush=False)
+        jobs = [
+            (job_of(one), one.doubtful) for one, row in zip(submissions, rows, strict=True) if row.job_id not in refused
+        ]
+        self._pump.add(job for job, doubtful in jobs if not doubtful)
+        for job, doubtful in jobs:
+            if doubtful:
                 self._pump.tell(job.job_id)
-        return [job.job_id for job in jobs]
+        return [refused.get(row.job_id, row.job_id) for row in rows]
+
+    def _of_others(self, rows: Sequence[JobRow]) -> dict[str, MatterStackError]:
+        """Return the errors of those jobs whose directory is that of a run in another journal."""
+        refused: dict[str, MatterStackError] = {}
+        for row in self._store.strangers(rows):
+            in_use = not row.ended and row.owner is not None and processes.alive(row.owner)
+            if record.read(self.workdir(row.job_id)) is None and not in_use:
+                self._store.forget([row.job_id])  # nobody's any more
+            else:
+                directory = str(self.workdir(row.job_id))
+                refused[row.job_id] = SubmitRefusedError(
+                    f"directory {directory!r} belongs to a run of the same name in another journal. "
+                    "The task was not started; use another workspace_root or run id, or remove the directory."
+                )
+        return refused
 
     def poll_many(self, job_ids: Collection[str]) -> Mapping[str, Evidence]:
         """Return evidence of the jobs that have news since the last call, and of those not seen before."""
@@ -186,10 +205,6 @@ class LocalBackend(ComputeBackend):
         """Give the slots back; those of running tasks with the tasks' end."""
         if self._opened is not None:
             self._pump.release()
-
-    def forget(self, job_ids: Iterable[str]) -> None:
-        """Forget ended jobs whose directories were removed."""
-        self._store.forget(job_ids)
 
     def close(self) -> None:
         """Stop starting tasks; running ones go on, queued ones wait for the next LocalBackend. It opens again."""

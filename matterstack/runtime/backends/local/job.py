@@ -19,11 +19,12 @@ ALONE: Final = "_alone"  # stands for the run of a task submitted without one; n
 class Job:
     """An attempt whose end this process has not seen. Its id is its directory below the workspace's root."""
 
-    __slots__ = ("attempt", "digests", "job_id", "run", "started_at", "task")
+    __slots__ = ("attempt", "digests", "job_id", "run", "staged", "started_at", "task")
 
     def __init__(self, job_id: str, task: Task, digests: Digests) -> None:
         self.job_id, self.task, self.digests = job_id, task, digests
         self.run, _, self.attempt = job_id.split("/")
+        self.staged = False
         self.started_at: float | None = None
 
     @property
@@ -47,7 +48,12 @@ def row_of(submission: Submission) -> JobRow:
     spec = to_spec(submission.task, submission.digests)
     alone = submission.run == ALONE
     return JobRow(
-        job_id_of(submission), spec_hash(spec) if alone else "", msgspec.json.encode(spec), alone, submission.doubtful
+        job_id_of(submission),
+        spec_hash(spec) if alone else "",
+        msgspec.json.encode(spec),
+        alone,
+        submission.doubtful,
+        token=submission.token,
     )
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,7 @@ class Pump:
 
     def __init__(self, root: Path, store: JobStore, limit: int, env: Mapping[str, str], grace_s: int) -> None:
         self.witness = Witness(root, store)
-        self._store, self._env, self._grace_s = store, env, grace_s
+        self._store, self._limit, self._env, self._grace_s = store, limit, env, grace_s
         self._slots = Slots(store, limit, str(root), env)
         self._lock = threading.RLock()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -90,9 +91,8 @@ class Pump:
             for job_id in job_ids:
                 if job_id not in self._open and job_id not in news:
                     news[job_id] = self._follow(job_id)
-            if self._unnoted and (len(self._unnoted) >= _BLOCK or not self._queue):
-                self._store.end(self._unnoted)
-                self._unnoted.clear()
+            if len(self._unnoted) >= _BLOCK:
+                self._note_ends()
         return news
 
     def tell(self, job_id: str) -> None:
@@ -123,17 +123,19 @@ class Pump:
             self._start_queued()
             if self._news or self._closed:
                 return
+            self._stage_ahead()
             waits = (self._slots.waiting or self._foreign or self._slots.held) and not self._running
         ready = self._slots.ready(min(timeout_s, ASK_AGAIN_S if waits else LOOK_S))
         with self._lock:
             if self._closed:
                 return
-            for fd in ready:
-                if fd == self._wake_fd:
-                    os.eventfd_read(fd)
-                elif self._slots.has(fd):  # unless another thread was first
-                    self._harvest(fd)
-            self._start_queued()
+            over = [job for fd in ready if (job := self._freed(fd)) is not None]
+            try:
+                self._start_queued()
+            finally:
+                trouble = [error for job in over if (error := self._harvest(job)) is not None]
+            if trouble:
+                raise trouble[0]
             self._look()
             self._slots.trim()
 
@@ -162,7 +164,7 @@ class Pump:
         if thread is not None:
             thread.join()
         with self._lock:
-            self._store.end(self._unnoted)
+            self._note_ends()
             self._store.disown([job.job_id for job in self._queue if job.alone])
             self._slots.close()
             os.close(self._wake_fd)
@@ -193,7 +195,7 @@ class Pump:
         task = job.task
         try:
             check_secrets(task, self._env)
-            if not self._staged(job):
+            if not (job.staged or self._staged(job)):
                 self._slots.idle(shell.fd)
                 self._claimed_before(job)
                 return
@@ -214,6 +216,16 @@ class Pump:
             del self._running[shell.fd]
             self._slots.retire(shell.fd)
             raise
+
+    def _stage_ahead(self) -> None:
+        """Make the next directories ready while the slots are busy; whatever is wrong is met at the start."""
+        if self._running:
+            for job in islice(self._queue, self._limit):
+                if not job.staged:
+                    try:
+                        job.staged = self._staged(job)
+                    except (OSError, SubmitRefusedError):
+                        return
 
     def _names(self, job: Job) -> dict[str, str]:
         """Return the variables that tell a task who it is."""
@@ -249,20 +261,31 @@ class Pump:
 
     # ---- ends -----------------------------------------------------------------------------------
 
-    def _harvest(self, fd: int) -> None:
-        """Note that a shell is done with its task, or gone."""
-        job = self._running.pop(fd, None)
-        self._slots.rest(fd)
-        if job is None:
-            return
+    def _freed(self, fd: int) -> Job | None:
+        """Take back a shell that is done, or gone; return the task that it had."""
+        if fd == self._wake_fd:
+            os.eventfd_read(fd)
+        elif self._slots.has(fd):  # unless another thread was first
+            self._slots.rest(fd)
+            return self._running.pop(fd, None)
+        return None
+
+    def _harvest(self, job: Job) -> BackendUnavailable | None:
+        """Note what came of a task whose shell is done; return why it could not be started, where that is so."""
         evidence = self.witness.evidence(job.job_id, job, gone=True)
         if not evidence.claimed and os.path.isdir(self.witness.directory(job.job_id)):
             self._queue.appendleft(job)
-            raise self._stalled(job, "its start could not be recorded; see the disk's free space")
+            return self._stalled(job, "its start could not be recorded; see the disk's free space")
         if local_status(evidence).state in (COMPLETED, FAILED):
             self._end(job, evidence)
         else:  # the shell was killed, its task lives; or an earlier start has the claim
             self._foreign[job.job_id] = job
+        return None
+
+    def _note_ends(self) -> None:
+        if self._unnoted:
+            self._store.end(self._unnoted)
+            self._unnoted.clear()
 
     def _claimed_before(self, job: Job) -> None:
         evidence = self.witness.evidence(job.job_id)
@@ -288,6 +311,7 @@ class Pump:
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
+        self._note_ends()
         for job in list(self._foreign.values()):
             evidence = self.witness.evidence(job.job_id, gone=True)
             if local_status(evidence).state in (COMPLETED, FAILED):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +23,15 @@ CREATE TABLE IF NOT EXISTS jobs (
   seq INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, spec_hash TEXT NOT NULL, spec TEXT NOT NULL,
   owner_pid INTEGER NOT NULL, owner_ticks INTEGER NOT NULL, boot_id TEXT NOT NULL,
   alone INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0, refused TEXT NOT NULL DEFAULT '',
-  doubtful INTEGER NOT NULL DEFAULT 0);
+  doubtful INTEGER NOT NULL DEFAULT 0, token TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS jobs_open ON jobs (seq) WHERE NOT ended;
 CREATE TABLE IF NOT EXISTS slots (
   ticket INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, ticks INTEGER NOT NULL,
-  boot_id TEXT NOT NULL, cores INTEGER NOT NULL, granted INTEGER NOT NULL);
+  boot_id TEXT NOT NULL, cores INTEGER NOT NULL, granted INTEGER NOT NULL, asked_at REAL NOT NULL);
 """
+
+# Who waits asks many times a second; who has not for this long was stopped, and is passed over until it asks again.
+WAITING_S: Final = 2.0
 
 
 class JobRow(NamedTuple):
@@ -41,6 +45,7 @@ class JobRow(NamedTuple):
     refused: str = ""
     owner: ProcessId | None = None
     ended: bool = False
+    token: str = ""
 
 
 class JobStore:
@@ -88,20 +93,16 @@ class JobStore:
         with self._transaction(flush=flush) as db:
             db.executemany(
                 "INSERT INTO jobs (job_id, spec_hash, spec, owner_pid, owner_ticks, boot_id, alone, ended, refused,"
-                " doubtful) VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?)"
+                " doubtful, token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?)"
                 " ON CONFLICT (job_id) DO UPDATE SET owner_pid = excluded.owner_pid,"
                 " owner_ticks = excluded.owner_ticks, boot_id = excluded.boot_id, doubtful = excluded.doubtful",
-                [(r.job_id, r.spec_hash, r.spec, *self.me, r.alone, r.doubtful, r.doubtful) for r in rows],
+                [(r.job_id, r.spec_hash, r.spec, *self.me, r.alone, r.doubtful, r.doubtful, r.token) for r in rows],
             )
 
     def find(self, job_id: str) -> JobRow | None:
         """Return the job as it was submitted, or None."""
         rows = self._read("WHERE job_id = ?", (job_id,))
         return rows[0] if rows else None
-
-    def family(self, prefix: str) -> list[JobRow]:
-        """Return the jobs whose id begins with ``prefix``, oldest first."""
-        return self._read("WHERE substr(job_id, 1, ?) = ? ORDER BY seq", (len(prefix), prefix))
 
     def _read(self, where: str, params: tuple[object, ...]) -> list[JobRow]:
         columns = "job_id, spec_hash, spec, alone, doubtful, refused, owner_pid, owner_ticks, boot_id, ended"
@@ -120,6 +121,13 @@ class JobStore:
             )
             for job_id, spec_hash, spec, alone, doubtful, refused, pid, ticks, boot, ended in rows
         ]
+
+    def strangers(self, rows: Iterable[JobRow]) -> list[JobRow]:
+        """Return what is known here under the ids of these jobs but has another token: jobs of another journal."""
+        with self._lock:
+            find = "SELECT job_id FROM jobs WHERE job_id = ? AND token <> ?"
+            found = [self._db.execute(find, (row.job_id, row.token)).fetchone() for row in rows]
+        return [row for (job_id,) in filter(None, found) if (row := self.find(job_id))]
 
     def orphans(self) -> list[JobRow]:
         """Take over and return the jobs that were submitted alone, have no end, and whose process is gone."""
@@ -147,7 +155,7 @@ class JobStore:
             db.execute("UPDATE jobs SET ended = 1, refused = ? WHERE job_id = ?", (why, job_id))
 
     def forget(self, job_ids: Iterable[str]) -> None:
-        """Remove jobs that were taken back or whose directories were cleaned away."""
+        """Remove jobs that were taken back."""
         with self._transaction() as db:
             db.executemany("DELETE FROM jobs WHERE job_id = ?", [(job_id,) for job_id in job_ids])
 
@@ -164,29 +172,33 @@ class JobStore:
         """
         with self._transaction() as db:
             rows = db.execute(
-                "SELECT ticket, pid, ticks, boot_id, cores, granted FROM slots WHERE host = ?", (self._host,)
+                "SELECT ticket, pid, ticks, boot_id, cores, granted, asked_at FROM slots WHERE host = ?", (self._host,)
             )
-            used, first_waiting = 0, None
-            for ticket, pid, ticks, boot, held, granted in rows.fetchall():
+            used, first_waiting, now = 0, None, time.monotonic()
+            for ticket, pid, ticks, boot, held, granted, asked_at in rows.fetchall():
                 if ticket == waiting:
                     continue
                 if not alive(ProcessId(pid, ticks, boot)):
                     db.execute("DELETE FROM slots WHERE ticket = ?", (ticket,))
                 elif granted:
                     used += held
-                elif first_waiting is None:
+                elif first_waiting is None and now - asked_at < WAITING_S:
                     first_waiting = ticket
             turn = first_waiting is None or (waiting is not None and waiting < first_waiting)
             granted = turn and used + cores <= limit
             if waiting is None:
                 cursor = db.execute(
-                    "INSERT INTO slots (host, pid, ticks, boot_id, cores, granted) VALUES (?, ?, ?, ?, ?, ?)",
-                    (self._host, *self.me, cores, granted),
+                    "INSERT INTO slots (host, pid, ticks, boot_id, cores, granted, asked_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (self._host, *self.me, cores, granted, now),
                 )
                 waiting = cursor.lastrowid
                 assert waiting is not None
             else:
-                db.execute("UPDATE slots SET cores = ?, granted = ? WHERE ticket = ?", (cores, granted, waiting))
+                db.execute(
+                    "UPDATE slots SET cores = ?, granted = ?, asked_at = ? WHERE ticket = ?",
+                    (cores, granted, now, waiting),
+                )
             return waiting, granted
 
     def hand_over(self, ticket: int, holder: ProcessId) -> None:
@@ -206,7 +218,8 @@ class JobStore:
         """Return whether anybody but the holder of ticket ``mine`` waits for slots on this host."""
         with self._lock:
             row = self._db.execute(
-                "SELECT 1 FROM slots WHERE NOT granted AND host = ? AND boot_id = ? AND ticket <> ? LIMIT 1",
-                (self._host, boot_id(), mine or 0),
+                "SELECT 1 FROM slots WHERE NOT granted AND host = ? AND boot_id = ? AND ticket <> ? AND asked_at > ?"
+                " LIMIT 1",
+                (self._host, boot_id(), mine or 0, time.monotonic() - WAITING_S),
             ).fetchone()
         return row is not None

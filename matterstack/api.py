@@ -1,0 +1,120 @@
+"""The library's functions: run a workflow, resume a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matterstack.core.workflow import Workflow
+from matterstack.runtime import run as runs
+from matterstack.runtime.backends.base import ComputeBackend
+from matterstack.runtime.drive import Progress
+from matterstack.runtime.opening import JOURNAL, find_journal
+from matterstack.runtime.result import WorkflowResult
+
+
+def run_workflow(
+    workflow: Workflow,
+    profile: str | None = None,
+    *,
+    backend: ComputeBackend | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    run_id: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    fail_fast: bool = False,
+    replace: bool = False,
+    retry_failed: bool = False,
+    retry_interrupted: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> WorkflowResult:
+    """Return the results of the workflow after running what is not done yet.
+
+    The same run id in the same journal is the same run: completed tasks whose spec is unchanged are not run
+    again, changed ones and what depends on them are.
+
+    Args:
+        workflow: The tasks.
+        profile: Name of the profile to run with; by default the configuration's default, or ``"local"``.
+        backend: A backend to use instead of a profile's.
+        journal: Path of the journal; by default ``.matterstack/journal.db`` at or above the current directory.
+        run_id: Id of the run; by default the workflow's name.
+        config: A profile file that is looked into first.
+        fail_fast: After the first failure submit nothing more; what runs goes on.
+        replace: Cancel live attempts of tasks that the workflow changes, instead of refusing.
+        retry_failed: Try all failed tasks again.
+        retry_interrupted: Try those again of which it is not known how they ended.
+        progress: Called a few times a second with a `Progress`.
+
+    Raises:
+        MatterStackError: It cannot be run as it is (see `matterstack.errors`); the message says what to do.
+        journal.JournalError: The journal cannot be opened or written.
+        KeyboardInterrupt: Ctrl-C; running tasks go on, and running the same again resumes.
+        ValueError: Both ``profile`` and ``backend`` are given.
+
+    Example:
+        ``result = run_workflow(Workflow("hello", [Task("echo hello", "one")])); print(result["one"].logs())``
+    """
+    if profile is not None and backend is not None:
+        raise ValueError("give either a profile or a backend, not both")
+    path = find_journal(journal)
+    options = runs.Options(
+        fail_fast=fail_fast,
+        replace=replace,
+        retry_failed=retry_failed,
+        retry_interrupted=retry_interrupted,
+        observe=progress,
+    )
+    settings = chosen_settings(profile, backend, path, config)
+    return runs.run(workflow, path, settings, run_id, options)
+
+
+def resume(
+    run_id: str | None = None,
+    profile: str | None = None,
+    *,
+    backend: ComputeBackend | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    options: runs.Options | None = None,
+) -> WorkflowResult:
+    """Return the results of a run after going on with it from the journal alone.
+
+    Args:
+        run_id: The run; by default the newest.
+        profile: Another profile than the run had.
+        backend: Another backend than the run had.
+        journal: As for `run_workflow`.
+        config: As for `run_workflow`.
+        options: What to retry or cancel, and how to go on.
+
+    Raises:
+        UnknownName: There is no such run.
+        MatterStackError, journal.JournalError, KeyboardInterrupt: As for `run_workflow`.
+    """
+    path = find_journal(journal)
+
+    def settings(recorded: Mapping[str, Any]) -> runs.Settings:
+        if profile is not None or backend is not None:
+            return chosen_settings(profile, backend, path, config)
+        from matterstack.config.profiles import open_backend  # noqa: PLC0415  # only where it is needed
+
+        return runs.Settings(open_backend(recorded), recorded)
+
+    return runs.resume(run_id, path, settings, options or runs.Options())
+
+
+def chosen_settings(
+    profile: str | None,
+    backend: ComputeBackend | None,
+    journal: Path,
+    config: str | os.PathLike[str] | None,
+) -> runs.Settings:
+    """Return the backend to use, and what the journal remembers of it."""
+    if backend is not None:
+        return runs.Settings(backend, {"name": type(backend).__name__})
+    from matterstack.config.profiles import Profiles, settings  # noqa: PLC0415  # only where profiles are used
+
+    home = journal.parent.parent if journal.parts[-2:] == JOURNAL.parts else None
+    return settings(Profiles(Path(config) if config else None, home).choose(profile))

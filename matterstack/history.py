@@ -1,0 +1,149 @@
+"""What happened: read-only questions to a journal, also while a controller works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+from matterstack.core.machine import State
+from matterstack.errors import UnknownName
+from matterstack.runtime.opening import chosen_run, lease_of, open_journal, runs
+from matterstack.runtime.state import load_counts
+
+
+class RunStatus(NamedTuple):
+    """A run as recorded. Times are seconds since 1970 UTC. ``controller`` is the process that has it, if any."""
+
+    run: str
+    counts: dict[str, int]
+    profile: dict[str, Any]
+    created_at: float
+    started_at: float | None
+    stopped_at: float | None
+    why: str
+    controller: str | None
+
+
+class TaskStatus(NamedTuple):
+    """A task's newest attempt. ``stage`` is where a PENDING one stands."""
+
+    task: str
+    state: str
+    stage: str
+    attempt: int
+    reason: str
+    exit_code: int | None
+    signal: int | None
+    detail: str
+    job_id: str | None
+    started_at: float | None
+    ended_at: float | None
+    cancel_requested: bool
+
+
+class PastEvent(NamedTuple):
+    """One recorded event. ``time`` is ISO 8601 in UTC; ``task`` is empty for events of the run itself."""
+
+    position: int
+    time: str
+    task: str
+    type: str
+    data: dict[str, Any]
+
+
+class History:
+    """A journal, opened to be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._journal = open_journal(path, create=False, read_only=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.close()
+
+    def runs(self) -> list[str]:
+        """Return the names of all runs, oldest first."""
+        return runs(self._journal)
+
+    def run(self, run: str | None) -> str:
+        """Return the run's name; None stands for the newest.
+
+        Raises:
+            UnknownName: There is no such run.
+        """
+        return chosen_run(self._journal, run)
+
+    def status(self, run: str) -> RunStatus:
+        """Return how a run stands."""
+        ((profile, created, started, stopped, why),) = self._journal.query(
+            "SELECT profile, created_at, started_at, stopped_at, why FROM runs WHERE run = ?", (run,)
+        )
+        counts = {state.value: n for state, n in load_counts(self._journal, run).items()}
+        return RunStatus(
+            run,
+            counts,
+            msgspec.json.decode(profile),
+            created / 1e6,
+            started / 1e6 if started is not None else None,
+            stopped / 1e6 if stopped is not None else None,
+            why,
+            lease_of(self._journal, run),
+        )
+
+    def tasks(self, run: str, states: tuple[State, ...] = tuple(State)) -> Iterator[TaskStatus]:
+        """Yield the run's tasks in these states, in the order of the workflow."""
+        marks = ", ".join("?" * len(states))
+        rows = self._journal.query(
+            "SELECT task, state, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'"
+            " WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END, attempt, reason, exit_code, signal, detail,"
+            " job_id, started_at, ended_at, cancel_requested FROM tasks WHERE run = ? AND NOT dropped"
+            f" AND state IN ({marks}) ORDER BY ord",  # question marks only
+            (run, *states),
+        )
+        for *fields, cancel_requested in rows:
+            yield TaskStatus._make((*fields, bool(cancel_requested)))
+
+    def task(self, run: str, task: str) -> TaskStatus:
+        """Return one task.
+
+        Raises:
+            UnknownName: The run has no such task.
+        """
+        self.check_tasks(run, [task])
+        return next(status for status in self.tasks(run) if status.task == task)
+
+    def check_tasks(self, run: str, tasks: list[str]) -> None:
+        """Do nothing when the run has all these tasks.
+
+        Raises:
+            UnknownName: It lacks one.
+        """
+        for task in tasks:
+            if not self._journal.query("SELECT 1 FROM tasks WHERE subject = ?", (f"{run}/{task}",)):
+                known = [name for (name,) in self._journal.query("SELECT task FROM tasks WHERE run = ?", (run,))]
+                raise UnknownName("task", task, known, f"Run {run!r} has {len(known)} tasks")
+
+    def events(self, run: str, task: str | None = None) -> Iterator[PastEvent]:
+        """Yield the events of a run, or of one of its tasks, in the order in which they were recorded."""
+        if task is not None:
+            self.check_tasks(run, [task])
+            records = self._journal.read_subject(f"{run}/{task}", stream=run)
+        else:
+            records = self._journal.read(run)
+        for record in records:
+            yield PastEvent(
+                record.position,
+                record.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                record.subject.partition("/")[2],
+                record.type,
+                msgspec.json.decode(record.data),
+            )

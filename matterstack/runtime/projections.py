@@ -1,0 +1,208 @@
+"""Runs, tasks and attempts as tables of the journal: the fold of the events, kept in the append's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from typing import Any, Final
+
+from journal import RecordedEvent
+from matterstack.core import events as ev
+from matterstack.core.machine import SAME, TRANSITIONS
+from matterstack.errors import IllegalTransition
+
+REQUESTS: Final = "/requests"  # ends the name of the stream in which other processes ask a run for something
+
+_ATTEMPT: Final = (
+    "attempt, token, job_id, reason, exit_code, signal, detail, word, requested_at, submitted_at, started_at,"
+    " ended_at, recorded_at, node, pid, cancel_requested"
+)
+
+_SCHEMA: Final = f"""
+CREATE TABLE runs (
+  run TEXT PRIMARY KEY, key TEXT NOT NULL, name TEXT NOT NULL, profile TEXT NOT NULL, version TEXT NOT NULL,
+  created_at INTEGER NOT NULL, host TEXT, pid INTEGER, boot_id TEXT, started_at INTEGER, stopped_at INTEGER,
+  why TEXT NOT NULL DEFAULT '', requests_taken INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE tasks (
+  subject TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT NOT NULL, ord INTEGER NOT NULL, state TEXT NOT NULL,
+  spec_hash TEXT NOT NULL, spec_position INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
+  requested INTEGER NOT NULL DEFAULT 0, in_doubt INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
+  token TEXT NOT NULL DEFAULT '', job_id TEXT, reason TEXT NOT NULL DEFAULT '', exit_code INTEGER, signal INTEGER,
+  detail TEXT NOT NULL DEFAULT '', word TEXT NOT NULL DEFAULT '', requested_at INTEGER, submitted_at INTEGER,
+  started_at REAL, ended_at REAL, recorded_at INTEGER, node TEXT NOT NULL DEFAULT '', pid INTEGER,
+  cancel_requested INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX tasks_by_run ON tasks (run, ord);
+CREATE INDEX tasks_failed ON tasks (run) WHERE state = 'FAILED';
+CREATE TABLE past_attempts AS SELECT subject, run, task, state, {_ATTEMPT} FROM tasks;
+CREATE UNIQUE INDEX past_attempts_key ON past_attempts (subject, attempt);
+CREATE VIEW attempts AS
+  SELECT subject, run, task, state, {_ATTEMPT} FROM past_attempts
+  UNION ALL SELECT subject, run, task, state, {_ATTEMPT} FROM tasks WHERE token <> '';
+CREATE TABLE counts (
+  run TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (run, state)
+) WITHOUT ROWID;
+CREATE TRIGGER tasks_added AFTER INSERT ON tasks BEGIN
+  INSERT INTO counts VALUES (new.run, new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER tasks_moved AFTER UPDATE OF state, dropped ON tasks
+WHEN new.state <> old.state OR new.dropped <> old.dropped BEGIN
+  UPDATE counts SET n = n - (old.dropped = 0) WHERE run = old.run AND state = old.state;
+  INSERT INTO counts VALUES (new.run, new.state, new.dropped = 0)
+    ON CONFLICT DO UPDATE SET n = n + (new.dropped = 0);
+END;
+"""
+
+_NO_ATTEMPT: Final = (
+    "requested = 0, in_doubt = 0, token = '', job_id = NULL, reason = '', exit_code = NULL, signal = NULL,"
+    " detail = '', word = '', requested_at = NULL, submitted_at = NULL, started_at = NULL, ended_at = NULL,"
+    " recorded_at = NULL, node = '', pid = NULL, cancel_requested = 0"
+)
+_ARCHIVE: Final = (
+    f"INSERT INTO past_attempts SELECT subject, run, task, state, {_ATTEMPT} FROM tasks"  # constants
+    " WHERE subject = ? AND token <> ''"
+)
+
+_Values = Callable[[Any, RecordedEvent], tuple[object, ...]]
+
+# By event type: what it sets on the task's row, and the values for it.
+_UPDATES: Final[dict[str, tuple[str, _Values]]] = {
+    "SubmitRequested": (
+        f"{_NO_ATTEMPT}, requested = 1, attempt = ?, token = ?, requested_at = ?",
+        lambda e, r: (e.attempt, e.token, r.at),
+    ),
+    "JobSubmitted": ("job_id = ?, submitted_at = ?, in_doubt = 0", lambda e, r: (e.job_id, r.at)),
+    "SubmitUnknown": ("in_doubt = 1, detail = ?", lambda e, _: (e.detail,)),
+    "SubmitAbsent": ("requested = 0, in_doubt = 0, job_id = NULL", lambda _e, _r: ()),
+    "SubmitRefused": ("reason = ?, detail = ?, recorded_at = ?", lambda e, r: (e.reason, e.detail, r.at)),
+    "JobStarted": ("started_at = ?, node = ?, pid = ?", lambda e, _: (e.started_at, e.node, e.pid)),
+    "JobRequeued": ("started_at = NULL", lambda _e, _r: ()),
+    "CancelRequested": ("cancel_requested = 1", lambda _e, _r: ()),
+    "TaskCompleted": (
+        "ended_at = ?, exit_code = ?, detail = ?, recorded_at = ?",
+        lambda e, r: (e.ended_at, e.exit_code, e.detail, r.at),
+    ),
+    "TaskFailed": (
+        "reason = ?, ended_at = ?, exit_code = ?, signal = ?, detail = ?, word = ?, recorded_at = ?",
+        lambda e, r: (e.reason, e.ended_at, e.exit_code, e.signal, e.detail, e.word, r.at),
+    ),
+    "TaskRetried": (_NO_ATTEMPT, lambda _e, _r: ()),
+    "TaskChanged": (
+        f"{_NO_ATTEMPT}, ord = ?, spec_hash = ?, spec_position = ?, dropped = 0",
+        lambda e, r: (e.order, e.spec_hash, r.position),
+    ),
+    "TaskDropped": ("dropped = 1", lambda _e, _r: ()),
+}
+
+
+@cache
+def _statement(kind: str) -> str:
+    """Return the UPDATE for an event type; the transition table decides to which rows it may apply."""
+    targets = {target for event, _, target in TRANSITIONS if event == kind}
+    sources = ", ".join(f"'{s}'" for event, froms, _ in TRANSITIONS if event == kind for s in froms)
+    (target,) = targets
+    state = "" if target is SAME else f"state = '{target}', "
+    return f"UPDATE tasks SET {state}{_UPDATES[kind][0]} WHERE subject = ? AND state IN ({sources})"
+
+
+class TaskTables:
+    """The projection. An event that does not fit its task's state is refused, and the append with it."""
+
+    name = "matterstack"
+    version = 1
+    schema = _SCHEMA
+
+    def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Fold events into the tables."""
+        for kind, group in groupby(events, key=lambda event: event.type):
+            records = [record for record in group if not record.stream.endswith(REQUESTS)]
+            if not records or kind not in ev.TYPES:
+                continue
+            if kind == "TaskAdded":
+                connection.executemany(_ADD, map(_added, records))
+            elif kind in _UPDATES:
+                _update(connection, kind, records)
+            else:
+                for record in records:
+                    _RUN_EVENTS[kind](connection, record, ev.decode(kind, record.data))
+
+
+_ADD: Final = (
+    "INSERT INTO tasks (subject, run, task, ord, state, spec_hash, spec_position) VALUES (?, ?, ?, ?, 'PENDING', ?, ?)"
+)
+
+
+def _added(record: RecordedEvent) -> tuple[object, ...]:
+    event = ev.decode("TaskAdded", record.data)
+    assert isinstance(event, ev.TaskAdded)
+    task = record.subject.partition("/")[2]
+    return record.subject, record.stream, task, event.order, event.spec_hash, record.position
+
+
+def _update(connection: sqlite3.Connection, kind: str, records: list[RecordedEvent]) -> None:
+    values = _UPDATES[kind][1]
+    # A task may have two events of a type in a row only across attempts; each round has it once.
+    for batch in _rounds(records):
+        if kind in ("TaskRetried", "TaskChanged"):
+            connection.executemany(_ARCHIVE, [(record.subject,) for record in batch])
+        rows = [(*values(ev.decode(kind, record.data), record), record.subject) for record in batch]
+        if connection.executemany(_statement(kind), rows).rowcount != len(rows):
+            raise _misfit(connection, kind, batch)
+
+
+def _rounds(records: list[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
+    if len({record.subject for record in records}) == len(records):
+        yield records
+    else:
+        yield from ([record] for record in records)
+
+
+def _misfit(connection: sqlite3.Connection, kind: str, batch: list[RecordedEvent]) -> IllegalTransition:
+    for record in batch:
+        row = connection.execute("SELECT task, state FROM tasks WHERE subject = ?", (record.subject,)).fetchone()
+        if row is None or f"'{row[1]}'" not in _statement(kind).rpartition("state IN")[2]:
+            return IllegalTransition(record.subject, kind, row[1] if row else "not in the run")
+    return IllegalTransition(batch[0].subject, kind, "in another state")
+
+
+def _run_created(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute(
+        "INSERT INTO runs (run, key, name, profile, version, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (record.stream, event.key, event.name, _json(event.profile), event.version, record.at),
+    )
+
+
+def _run_started(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute(
+        "UPDATE runs SET host = ?, pid = ?, boot_id = ?, version = ?, profile = ?, started_at = ?, stopped_at = NULL,"
+        " why = '' WHERE run = ?",
+        (event.host, event.pid, event.boot_id, event.version, _json(event.profile), record.at, record.stream),
+    )
+
+
+def _run_stopped(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute("UPDATE runs SET stopped_at = ?, why = ? WHERE run = ?", (record.at, event.why, record.stream))
+
+
+def _requests_taken(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute("UPDATE runs SET requests_taken = ? WHERE run = ?", (event.version, record.stream))
+
+
+def _ignored(_connection: sqlite3.Connection, _record: RecordedEvent, _event: Any) -> None:
+    return None
+
+
+_RUN_EVENTS: Final[dict[str, Callable[[sqlite3.Connection, RecordedEvent, Any], None]]] = {
+    "RunCreated": _run_created,
+    "RunStarted": _run_started,
+    "RunStopped": _run_stopped,
+    "RequestsTaken": _requests_taken,
+    "RetryRequested": _ignored,
+}
+
+
+def _json(value: object) -> str:
+    return ev.encode(value).decode()

@@ -1,0 +1,272 @@
+"""Starting, resuming and changing runs: puts journal, backend and engine together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from journal import Journal, Lease, LeaseLost, NewEvent
+from matterstack import __version__
+from matterstack.core import events as ev
+from matterstack.core.machine import FAILED, State
+from matterstack.core.policy import UNDECIDED
+from matterstack.core.schedule import Schedule
+from matterstack.core.workflow import OutputRef, Workflow, id_problem
+from matterstack.errors import FilesUnsupported, RunError, UnknownName
+from matterstack.runtime.backends.base import ComputeBackend
+from matterstack.runtime.backends.local import processes
+from matterstack.runtime.drive import Driver, Observer
+from matterstack.runtime.engine import Engine, RunFacts, Specs
+from matterstack.runtime.opening import chosen_run, open_journal, take_lease
+from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live
+from matterstack.runtime.result import WorkflowResult
+from matterstack.runtime.specs import JournalSpecs, WorkflowSpecs
+from matterstack.runtime.state import load_attempts, load_counts
+from matterstack.runtime.worker import BackendWorker
+from matterstack.runtime.writer import InlineWriter, taken_over
+
+
+class Options(Struct, kw_only=True):
+    """How to drive a run. See `matterstack.api.run_workflow` for what each means."""
+
+    fail_fast: bool = False
+    replace: bool = False
+    retry_failed: bool = False
+    retry_interrupted: bool = False
+    retry: Sequence[str] = ()
+    cancel: Sequence[str] = ()
+    only_cancel: bool = False
+    observe: Observer | None = None
+    ask: Callable[[], bool] | None = None
+
+
+class Settings(Struct):
+    """A backend, and the profile that the journal remembers it by."""
+
+    backend: ComputeBackend
+    profile: Mapping[str, Any]
+
+
+def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, options: Options) -> WorkflowResult:
+    """Return the results after driving the workflow as far as it goes; what is done already stays done.
+
+    Raises:
+        WorkflowError, SpecError, RunError: It cannot be run as it is; nothing was started.
+        RunBusy: Another controller drives the run.
+        JournalError: The journal cannot be opened or written.
+        KeyboardInterrupt: It was interrupted; running tasks go on.
+    """
+    run_id = run_id or workflow.name
+    problem = (
+        id_problem(run_id) if run_id else "must be given: the workflow has no name; pass run_id, or Workflow(name)"
+    )
+    if problem:
+        raise RunError(f"run id {run_id!r}: {problem}. Nothing was started.")
+    needs = workflow.dependencies()
+    _check_files(workflow, settings.backend)
+    specs = WorkflowSpecs(workflow)
+    with open_journal(path) as journal:
+        session = _Session(journal, path, run_id, settings, options)
+        before = journal.head(run_id).version
+        plan = make_plan(journal, run_id, workflow, specs, needs)
+        if before and not plan.facts and session.nothing_to_do():
+            return session.result()
+        with session.held():
+            if journal.head(run_id).version != before:
+                plan = make_plan(journal, run_id, workflow, specs, needs)
+            if plan.in_the_way:
+                plan = session.clear_the_way(plan, lambda: make_plan(journal, run_id, workflow, specs, needs))
+            record_plan(journal, run_id, workflow.name or run_id, plan, session.lease, settings.profile)
+            tolerant = {task.task_id for task in workflow if task.allow_dependency_failure}
+            session.drive(specs, lambda: Schedule(needs, tolerant))
+        return session.result()
+
+
+def resume(
+    run_id: str | None, path: Path, settings: Callable[[Mapping[str, Any]], Settings], options: Options
+) -> WorkflowResult:
+    """Return the results after going on with a run from its journal alone.
+
+    Args:
+        run_id: The run; None for the newest.
+        path: Its journal, which must exist.
+        settings: Gives the backend for the profile that the journal remembers.
+        options: See `Options`.
+
+    Raises:
+        UnknownName: There is no such run, or no such task to retry or cancel.
+        RunBusy, JournalError, KeyboardInterrupt: As for `run`.
+    """
+    with open_journal(path, create=False) as journal:
+        run_id = chosen_run(journal, run_id)
+        ((profile,),) = journal.query("SELECT profile FROM runs WHERE run = ?", (run_id,))
+        session = _Session(journal, path, run_id, settings(ev.profile_of(profile)), options)
+        if not session.nothing_to_do():
+            with session.held():
+                specs = JournalSpecs(journal, run_id)
+                session.drive(specs, lambda: _schedule(journal, run_id, specs))
+        return session.result()
+
+
+def _schedule(journal: Journal, run_id: str, specs: JournalSpecs) -> Schedule:
+    rows = journal.query("SELECT task FROM tasks WHERE run = ? AND state <> 'COMPLETED' AND NOT dropped", (run_id,))
+    open_tasks = [task for (task,) in rows]
+    tolerant = [task for task in open_tasks if specs[task].allow_dependency_failure]
+    return Schedule(specs.needs(open_tasks), tolerant)
+
+
+def _check_files(workflow: Workflow, backend: ComputeBackend) -> None:
+    kind = type(backend)
+    if kind.workdir is ComputeBackend.workdir and kind.retrieve is ComputeBackend.retrieve:
+        for task in workflow:
+            if any(isinstance(source, OutputRef) for source in task.files.values()):
+                raise FilesUnsupported(kind.__name__)
+
+
+class _Session:
+    """One controller's hold on one run."""
+
+    lease: Lease
+
+    def __init__(self, journal: Journal, path: Path, run: str, settings: Settings, options: Options) -> None:
+        self._journal, self._path, self._run = journal, path, run
+        self._settings, self._options = settings, options
+
+    def nothing_to_do(self) -> bool:
+        """Return whether the run, as recorded, is over and nothing more was asked."""
+        options = self._options
+        if options.retry or options.cancel:
+            self._check_names([*options.retry, *options.cancel])
+        counts = load_counts(self._journal, self._run)
+        wishes = options.retry_failed or options.retry_interrupted or options.retry
+        return not (counts[State.PENDING] or counts[State.RUNNING] or (wishes and counts[FAILED]))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lease."""
+        self.lease = take_lease(self._journal, self._run)
+        try:
+            yield
+        except LeaseLost as error:
+            raise taken_over(self._run) from error
+        finally:
+            self._settings.backend.release()
+            with suppress(LeaseLost):  # then there is nothing to release
+                self.lease.release()
+
+    def clear_the_way(self, plan: Plan, again: Callable[[], Plan]) -> Plan:
+        """Cancel the live tasks that a changed workflow replaces, wait for their end, and plan anew."""
+        if not self._options.replace:
+            raise refuse_live(self._run, plan.in_the_way)
+        specs = JournalSpecs(self._journal, self._run)
+        options = Options(
+            cancel=plan.in_the_way, only_cancel=True, observe=self._options.observe, ask=self._options.ask
+        )
+        self._drive(specs, lambda: _schedule(self._journal, self._run, specs), options)
+        plan = again()
+        if plan.in_the_way:
+            raise refuse_live(self._run, plan.in_the_way)
+        return plan
+
+    def drive(self, specs: Specs, schedule: Callable[[], Schedule]) -> None:
+        """Drive the run as far as it goes."""
+        self._drive(specs, schedule, self._options)
+
+    def _drive(self, specs: Specs, schedule: Callable[[], Schedule], options: Options) -> None:
+        journal, run = self._journal, self._run
+        doubtful = self._rebooted()
+        self._started()
+        ((key,),) = journal.query("SELECT key FROM runs WHERE run = ?", (run,))
+        wake = threading.Event()
+        worker = BackendWorker(self._settings.backend, wake.set)
+        engine = Engine(
+            RunFacts(journal.id, run, key, fail_fast=options.fail_fast),
+            specs,
+            load_attempts(journal, run),
+            schedule(),
+            InlineWriter(journal, run, self.lease),
+            worker,
+        )
+        self._wishes(engine, options)
+        driver = Driver(
+            engine,
+            worker,
+            journal,
+            self.lease,
+            wake,
+            reschedule=schedule,
+            observe=options.observe,
+            ask=options.ask,
+            only=set(options.cancel) if options.only_cancel else None,
+        )
+        finished = driver.run(doubtful=doubtful)
+        self._stopped(engine, finished=finished)
+        if not finished:
+            raise KeyboardInterrupt
+
+    def _check_names(self, tasks: Sequence[str]) -> None:
+        known = [task for (task,) in self._journal.query("SELECT task FROM tasks WHERE run = ?", (self._run,))]
+        for task in tasks:
+            if task not in known:
+                raise UnknownName("task", task, known, f"Run {self._run!r} is unchanged")
+
+    def _wishes(self, engine: Engine, options: Options) -> None:
+        chosen = set(options.retry)
+        for task_id, attempt in engine.attempts.items():
+            undecided = attempt.reason in UNDECIDED
+            if attempt.state is FAILED and not attempt.dropped:
+                own = attempt.reason != "DEPENDENCY_FAILED"
+                if (options.retry_failed and own) or (options.retry_interrupted and undecided):
+                    chosen.add(task_id)
+        if chosen:
+            engine.retry(chosen, "asked for")
+        if options.cancel:
+            engine.cancel(options.cancel, "asked for")
+
+    def _rebooted(self) -> bool:
+        rows = self._journal.query("SELECT boot_id, host FROM runs WHERE run = ?", (self._run,))
+        boot, host = rows[0]
+        return boot is not None and host == processes.host() and boot != processes.boot_id()
+
+    def _started(self) -> None:
+        profile = dict(self._settings.profile)
+        event = ev.RunStarted(processes.host(), os.getpid(), processes.boot_id(), __version__, profile)
+        self._append(event)
+
+    def _stopped(self, engine: Engine, *, finished: bool) -> None:
+        why = "interrupted"
+        if finished:
+            why = "paused" if engine.undecided else "finished"
+        self._append(ev.RunStopped(why, {state.value: n for state, n in engine.counts.items()}))
+
+    def _append(self, event: ev.Event) -> None:
+        self._journal.append(self._run, [NewEvent(type(event).__name__, self._run, ev.encode(event))], lease=self.lease)
+
+    def result(self) -> WorkflowResult:
+        """Return the results as the journal has them now."""
+        attempts = load_attempts(self._journal, self._run) if load_counts(self._journal, self._run)[FAILED] else None
+        failed = [a for a in (attempts or {}).values() if a.state is FAILED and not a.dropped]
+        specs = JournalSpecs(self._journal, self._run) if failed else None
+        path, run = self._path, self._run
+
+        def load() -> Mapping[str, Any]:
+            if attempts is not None:
+                return attempts
+            with open_journal(path, create=False, read_only=True) as journal:
+                return load_attempts(journal, run)
+
+        return WorkflowResult(
+            run,
+            path,
+            load_counts(self._journal, run),
+            load,
+            self._settings.backend,
+            undecided=tuple(a.task_id for a in failed if a.reason in UNDECIDED),
+            tolerated=all(specs is not None and specs[a.task_id].allow_failure for a in failed),
+        )
