@@ -1,0 +1,66 @@
+"""``cancel`` and ``retry``: done here, or asked of the controller that has the run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from matterstack import api
+from matterstack.cli.running import go_on
+from matterstack.core import events as ev
+from matterstack.core.machine import State
+from matterstack.errors import RunBusy
+from matterstack.history import History
+from matterstack.runtime.opening import find_journal, open_journal
+from matterstack.runtime.requests import ask, requester
+from matterstack.runtime.run import Options
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """End tasks."""
+    run, tasks = _chosen(arguments, (State.PENDING, State.RUNNING))
+    if not tasks:
+        print(f"run {run!r}: nothing to cancel")
+        return 0
+    try:
+        options = Options(cancel=tasks, only_cancel=True)
+        result = api.resume(run, journal=arguments.journal, options=options)
+    except RunBusy:
+        _ask(arguments, run, ev.CancelRequested(requester()), tasks)
+        return 0
+    ended = sum(result[task].state in ("COMPLETED", "FAILED") for task in tasks)
+    print(f"run {run!r}: {ended} of {len(tasks)} tasks have ended")
+    return 0 if ended == len(tasks) else 1
+
+
+def retry(arguments: argparse.Namespace) -> int:
+    """Try failed tasks again."""
+    run, tasks = _chosen(arguments, (State.FAILED,))
+    if not tasks:
+        print(f"run {run!r}: no task has failed")
+        return 0
+    arguments.run = run
+    try:
+        return go_on(arguments, Options(retry=tasks, fail_fast=arguments.fail_fast))
+    except RunBusy:
+        _ask(arguments, run, ev.RetryRequested(requester()), tasks)
+        return 0
+
+
+def _chosen(arguments: argparse.Namespace, states: tuple[State, ...]) -> tuple[str, list[str]]:
+    with History(find_journal(arguments.journal)) as history:
+        run = history.run(arguments.run)
+        history.check_tasks(run, arguments.tasks)
+        fitting = [task.task for task in history.tasks(run, states) if task.reason != "DEPENDENCY_FAILED"]
+        return run, [task for task in fitting if not arguments.tasks or task in arguments.tasks]
+
+
+def _ask(
+    arguments: argparse.Namespace, run: str, event: ev.CancelRequested | ev.RetryRequested, tasks: list[str]
+) -> None:
+    with open_journal(find_journal(arguments.journal), create=False) as journal:
+        ask(journal, run, event, tasks)
+    print(
+        f"run {run!r}: asked its controller; `matterstack status {run}` shows what comes of it",
+        file=sys.stderr,
+    )

@@ -1,0 +1,138 @@
+"""``matterstack``: arguments in, exit code out. 0: done, 1: the run or check failed, 2: could not work."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from matterstack import __version__
+
+_EPILOG = "Exit codes: 0 done, 1 the run failed or a check did, 2 it could not be done, 130 interrupted."
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="matterstack",
+        description="Run campaigns of shell tasks so that nothing is lost and nothing runs twice.",
+        epilog=_EPILOG,
+    )
+    top.add_argument("--version", action="version", version=f"matterstack {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "running", "run a workflow, or go on with it where it was left")
+    run.add_argument("workflow", metavar="WORKFLOW", help="a .py file that defines `workflow`, or a .yaml file")
+    run.add_argument("--run", dest="run_id", metavar="ID", help="id of the run; by default the workflow's name")
+    run.add_argument("--replace", action="store_true", help="cancel live tasks that the workflow changes")
+    _driving(run)
+
+    resume = _command(commands, "resume", "running", "go on with a run, without its workflow file")
+    _run_argument(resume)
+    _driving(resume)
+
+    status = _command(commands, "status", "showing", "show how a run stands")
+    _run_argument(status)
+    status.add_argument("--all", action="store_true", help="list every task, not only what runs or failed")
+    _json(status)
+
+    history = _command(commands, "history", "showing", "show the events of a run or of one task")
+    _run_argument(history)
+    history.add_argument("task", metavar="TASK", nargs="?", help="only this task's")
+    _json(history)
+
+    logs = _command(commands, "logs", "showing", "print what a task wrote")
+    logs.add_argument("run", metavar="RUN", help="the run")
+    logs.add_argument("task", metavar="TASK", help="the task")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the task ends")
+    logs.add_argument("--stderr", action="store_true", help="its standard error instead of its standard output")
+
+    cancel = _command(commands, "cancel", "changing", "end tasks of a run, from any terminal")
+    cancel.add_argument("run", metavar="RUN", help="the run")
+    cancel.add_argument("tasks", metavar="TASK", nargs="*", help="the tasks; by default all")
+
+    retry = _command(commands, "retry", "changing", "try failed tasks again, and what failed with them")
+    retry.add_argument("run", metavar="RUN", help="the run")
+    retry.add_argument("tasks", metavar="TASK", nargs="*", help="the tasks; by default all that failed")
+    _driving(retry, retrying=False)
+
+    verify = _command(
+        commands, "verify", "keeping", "check the journal: its hash chain, and its tables against its events"
+    )
+    _json(verify)
+
+    backup = _command(commands, "backup", "keeping", "copy the journal, also while it is written")
+    backup.add_argument("target", metavar="FILE", help="the copy; must not exist")
+
+    clean = _command(commands, "clean", "keeping", "remove the directories of ended attempts, except declared outputs")
+    clean.add_argument("run", metavar="RUN", help="the run")
+    clean.add_argument("--all", action="store_true", help="remove declared outputs as well")
+    clean.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str, what: str
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", epilog=_EPILOG)
+    made.add_argument(
+        "--journal",
+        metavar="PATH",
+        help="by default .matterstack/journal.db at or above the current directory",
+    )
+    made.set_defaults(module=module)
+    return made
+
+
+def _run_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", nargs="?", help="the run; by default the newest")
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _driving(command: argparse.ArgumentParser, *, retrying: bool = True) -> None:
+    command.add_argument("--profile", metavar="P", help="name of the profile to run with")
+    command.add_argument("--config", metavar="FILE", help="profile file to look into first")
+    command.add_argument("--fail-fast", action="store_true", help="after the first failure submit nothing more")
+    command.add_argument("--quiet", "-q", action="store_true", help="no progress, only the result")
+    if retrying:
+        command.add_argument("--retry-failed", action="store_true", help="try all failed tasks again")
+        command.add_argument(
+            "--retry-interrupted",
+            action="store_true",
+            help="try those again of which it is not known how they ended",
+        )
+    _json(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code of the command line ``argv``."""
+    arguments = parser().parse_args(argv)
+    try:
+        command = getattr(import_module(f"matterstack.cli.{arguments.module}"), arguments.command)
+        code: int = command(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read us has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"matterstack: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether the error was raised on purpose; told by its home, for --help need not import that."""
+    return any(kind.__module__ in ("matterstack.errors", "journal.errors") for kind in type(error).__mro__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

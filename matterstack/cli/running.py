@@ -1,0 +1,89 @@
+"""``run`` and ``resume``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from matterstack import api
+from matterstack.cli.live import progress
+from matterstack.cli.text import as_json, failure_lines, line_of_counts, number
+from matterstack.config.workflow_file import load_workflow
+from matterstack.core.machine import State
+from matterstack.runtime.result import WorkflowResult
+from matterstack.runtime.run import Options
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a workflow file."""
+    workflow = load_workflow(Path(arguments.workflow))
+    with progress(arguments.run_id or workflow.name, quiet=arguments.quiet or arguments.json) as observe:
+        result = api.run_workflow(
+            workflow,
+            arguments.profile,
+            journal=arguments.journal,
+            run_id=arguments.run_id,
+            config=arguments.config,
+            fail_fast=arguments.fail_fast,
+            replace=arguments.replace,
+            retry_failed=arguments.retry_failed,
+            retry_interrupted=arguments.retry_interrupted,
+            progress=observe,
+        )
+    return report(result, arguments)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Go on with a run."""
+    return go_on(
+        arguments,
+        Options(
+            fail_fast=arguments.fail_fast,
+            retry_failed=arguments.retry_failed,
+            retry_interrupted=arguments.retry_interrupted,
+        ),
+    )
+
+
+def go_on(arguments: argparse.Namespace, options: Options) -> int:
+    """Drive a run from its journal with these options."""
+    with progress(arguments.run or "", quiet=arguments.quiet or arguments.json) as observe:
+        options.observe = observe
+        result = api.resume(
+            arguments.run,
+            arguments.profile,
+            journal=arguments.journal,
+            config=arguments.config,
+            options=options,
+        )
+    return report(result, arguments)
+
+
+def report(result: WorkflowResult, arguments: argparse.Namespace) -> int:
+    """Print what came of the run; return the exit code."""
+    if arguments.json:
+        print(
+            as_json(
+                {
+                    "run": result.run_id,
+                    "ok": result.ok,
+                    "counts": result.counts,
+                    "journal": str(result.journal),
+                }
+            )
+        )
+        return 0 if result.ok else 1
+    print(f"{result.run_id}: {line_of_counts(result.counts)}")
+    failed = result.failed() if result.counts[State.FAILED] else []
+    for line in failure_lines(failed):
+        print(line)
+    if result.undecided:
+        print(
+            f"Paused: it is not known how {number(len(result.undecided), 'task')} ended; what depends on that waits. "
+            f"`matterstack resume {result.run_id} --retry-interrupted` tries again.",
+            file=sys.stderr,
+        )
+    elif failed:
+        print(f"`matterstack retry {result.run_id}` tries what failed again.", file=sys.stderr)
+    return 0 if result.ok else 1

@@ -1,0 +1,97 @@
+"""``status``, ``history`` and ``logs``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from matterstack.cli.text import as_json, duration, line_of_counts, moment, printable, table, why
+from matterstack.config.profiles import open_backend
+from matterstack.core.machine import State
+from matterstack.history import History, RunStatus, TaskStatus
+from matterstack.runtime.opening import find_journal
+
+_LISTED = 20
+_FOLLOW_S = 0.2
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show how a run stands."""
+    with History(find_journal(arguments.journal)) as history:
+        found = history.status(history.run(arguments.run))
+        wanted = tuple(State) if arguments.all or arguments.json else (State.RUNNING, State.FAILED)
+        tasks = list(history.tasks(found.run, wanted))
+        if arguments.json:
+            print(as_json({**found._asdict(), "journal": str(history.path), "tasks": [t._asdict() for t in tasks]}))
+            return 0
+        print(f"run         {found.run}  ({_what_now(found)})")
+        print(f"tasks       {line_of_counts(found.counts)}")
+        print(f"profile     {found.profile.get('name')}  {found.profile.get('workspace_root', '')}")
+        print(f"started     {moment(found.started_at)}, stopped {moment(found.stopped_at)}")
+        print(f"journal     {history.path}")
+        _list(tasks, everything=arguments.all)
+    return 0
+
+
+def _what_now(found: RunStatus) -> str:
+    if found.controller:
+        return f"driven by {found.controller}"
+    left = found.counts[State.PENDING] + found.counts[State.RUNNING]
+    if found.stopped_at is None:
+        return f"its controller is gone; `matterstack resume {found.run}` goes on"
+    if found.why == "paused":
+        return f"paused; `matterstack resume {found.run} --retry-interrupted` goes on"
+    return f"{found.why}; `matterstack resume {found.run}` goes on" if left else "finished"
+
+
+def _list(tasks: list[TaskStatus], *, everything: bool) -> None:
+    shown = tasks if everything else tasks[:_LISTED]
+    if not shown:
+        return
+    rows = []
+    for task in shown:
+        state = task.state + (f" ({task.stage})" if task.stage else "")
+        note = why(task.reason, task.exit_code, task.signal, task.detail) if task.reason else ""
+        end = time.time() if task.state == State.RUNNING else task.ended_at
+        rows.append([task.task, state, str(task.attempt), duration(task.started_at, end), note])
+    print()
+    for line in table(["TASK", "STATE", "ATTEMPT", "TIME", "WHY"], rows):
+        print(line)
+    if len(tasks) > len(shown):
+        print(f"… and {len(tasks) - len(shown)} more; --all lists them")
+
+
+def history(arguments: argparse.Namespace) -> int:
+    """Show the events of a run or task."""
+    with History(find_journal(arguments.journal)) as journal:
+        run = journal.run(arguments.run)
+        for event in journal.events(run, arguments.task):
+            if arguments.json:
+                print(as_json(event._asdict()))
+            else:
+                facts = {key: value for key, value in event.data.items() if key != "spec"}
+                text = printable(as_json(facts)) if facts else ""
+                print(f"{event.position:>8}  {event.time}  {event.task or '-':<20}  {event.type:<16}  {text}")
+    return 0
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Print what a task wrote."""
+    stream = "stderr" if arguments.stderr else "stdout"
+    with History(find_journal(arguments.journal)) as journal:
+        run = journal.run(arguments.run)
+        backend = open_backend(journal.status(run).profile)
+        written = 0
+        while True:
+            task = journal.task(run, arguments.task)
+            text = backend.get_logs(task.job_id)[stream] if task.job_id is not None else ""
+            sys.stdout.write(text[written:])
+            sys.stdout.flush()
+            written = len(text)
+            if not arguments.follow or task.state in (State.COMPLETED, State.FAILED):
+                break
+            time.sleep(_FOLLOW_S)
+        if task.job_id is None:
+            print(f"matterstack: task {task.task!r} has not been submitted yet", file=sys.stderr)
+    return 0
