@@ -159,7 +159,7 @@ class LocalBackend(ComputeBackend):
             else:
                 directory = str(self.workdir(row.job_id))
                 refused[row.job_id] = SubmitRefusedError(
-                    f"directory {directory!r} belongs to a run of the same name in another journal. "
+                    f"directory {directory!r} belongs to a run of this name in another journal. "
                     "The task was not started; use another workspace_root or run id, or remove the directory."
                 )
         return refused

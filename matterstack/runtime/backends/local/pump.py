@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -264,7 +265,8 @@ class Pump:
     def _freed(self, fd: int) -> Job | None:
         """Take back a shell that is done, or gone; return the task that it had."""
         if fd == self._wake_fd:
-            os.eventfd_read(fd)
+            with suppress(BlockingIOError):  # another thread was first
+                os.eventfd_read(fd)
         elif self._slots.has(fd):  # unless another thread was first
             self._slots.rest(fd)
             return self._running.pop(fd, None)
@@ -273,7 +275,7 @@ class Pump:
     def _harvest(self, job: Job) -> BackendUnavailable | None:
         """Note what came of a task whose shell is done; return why it could not be started, where that is so."""
         evidence = self.witness.evidence(job.job_id, job, gone=True)
-        if not evidence.claimed and os.path.isdir(self.witness.directory(job.job_id)):
+        if not evidence.claimed and record.take_unstarted(self.witness.directory(job.job_id)):
             self._queue.appendleft(job)
             return self._stalled(job, "its start could not be recorded; see the disk's free space")
         if local_status(evidence).state in (COMPLETED, FAILED):

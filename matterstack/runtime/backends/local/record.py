@@ -15,6 +15,7 @@ from matterstack.runtime.backends.local.processes import ProcessId
 RECORD: Final = ".matterstack.record"
 CANCEL_MARK: Final = ".matterstack.cancel"
 COMMAND_FILE: Final = ".matterstack.command"
+UNSTARTED: Final = ".matterstack.unstarted"  # a record whose start line did not fit on the disk
 
 
 class Record(NamedTuple):
@@ -76,4 +77,13 @@ def withdraw(directory: Path | str) -> bool:
         os.write(fd, b"withdrawn\n")
     finally:
         os.close(fd)
+    return True
+
+
+def take_unstarted(directory: Path | str) -> bool:
+    """Return whether the shell gave the claim up since it could not begin, and forget that."""
+    try:
+        os.unlink(f"{directory}/{UNSTARTED}")
+    except OSError:
+        return False
     return True

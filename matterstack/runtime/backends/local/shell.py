@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from matterstack.core.workflow import Task
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.local.processes import ProcessId, boot_id, start_ticks
-from matterstack.runtime.backends.local.record import COMMAND_FILE, RECORD
+from matterstack.runtime.backends.local.record import COMMAND_FILE, RECORD, UNSTARTED
 
 if TYPE_CHECKING:
     import subprocess
@@ -67,11 +67,11 @@ while read -r ms_s; do [ "$ms_s" != timeout ] || ms_f=1; done <RECORD
 [ -n "$ms_f" ] || kill -KILL -- "-$ms_w"
 wait "$ms_w"
 }
-[ -s RECORD ] || { rm -f RECORD; return; }
+[ -s /dev/fd/3 ] || { mv -f RECORD UNSTARTED; return; }
 until printf '\\nexit %s end\\n' "$ms_r" >&3; do sleep 1; done
 } 3>RECORD
 }
-""".replace("RECORD", RECORD)
+""".replace("RECORD", RECORD).replace("UNSTARTED", UNSTARTED)
 
 # After TERM, the group is looked at every 0.1 s and killed when it is still there after the grace.
 _KILLER: Final = (

@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from journal.filesystem import network_type
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.local.processes import ProcessId, alive, boot_id, host, own
 
@@ -59,7 +60,9 @@ class JobStore:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
+            # WAL needs memory that all processes share, which a network file system does not give.
+            mode = "DELETE" if network_type(str(self.path.parent)) else "WAL"
+            self._db.execute(f"PRAGMA journal_mode = {mode}")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
@@ -88,6 +91,13 @@ class JobStore:
                 if flush:
                     self._db.execute("PRAGMA synchronous = NORMAL")
 
+    def _select(self, query: str, params: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(query, params).fetchall()
+            except sqlite3.Error as error:
+                raise BackendUnavailable("local", f"read {str(self.path)!r}", str(error)) from error
+
     def add(self, rows: Iterable[JobRow], *, flush: bool) -> None:
         """Record jobs as submitted by this process; one that is there is taken over, not doubled."""
         with self._transaction(flush=flush) as db:
@@ -106,8 +116,7 @@ class JobStore:
 
     def _read(self, where: str, params: tuple[object, ...]) -> list[JobRow]:
         columns = "job_id, spec_hash, spec, alone, doubtful, refused, owner_pid, owner_ticks, boot_id, ended"
-        with self._lock:
-            rows = self._db.execute(f"SELECT {columns} FROM jobs {where}", params).fetchall()  # constants
+        rows = self._select(f"SELECT {columns} FROM jobs {where}", params)
         return [
             JobRow(
                 job_id,
@@ -124,10 +133,9 @@ class JobStore:
 
     def strangers(self, rows: Iterable[JobRow]) -> list[JobRow]:
         """Return what is known here under the ids of these jobs but has another token: jobs of another journal."""
-        with self._lock:
-            find = "SELECT job_id FROM jobs WHERE job_id = ? AND token <> ?"
-            found = [self._db.execute(find, (row.job_id, row.token)).fetchone() for row in rows]
-        return [row for (job_id,) in filter(None, found) if (row := self.find(job_id))]
+        find = "SELECT job_id FROM jobs WHERE job_id = ? AND token <> ?"
+        found = [job_id for row in rows for (job_id,) in self._select(find, (row.job_id, row.token))]
+        return [row for job_id in found if (row := self.find(job_id))]
 
     def orphans(self) -> list[JobRow]:
         """Take over and return the jobs that were submitted alone, have no end, and whose process is gone."""
@@ -216,10 +224,8 @@ class JobStore:
 
     def others_wait(self, mine: int | None) -> bool:
         """Return whether anybody but the holder of ticket ``mine`` waits for slots on this host."""
-        with self._lock:
-            row = self._db.execute(
-                "SELECT 1 FROM slots WHERE NOT granted AND host = ? AND boot_id = ? AND ticket <> ? AND asked_at > ?"
-                " LIMIT 1",
-                (self._host, boot_id(), mine or 0, time.monotonic() - WAITING_S),
-            ).fetchone()
-        return row is not None
+        waiting = self._select(
+            "SELECT 1 FROM slots WHERE NOT granted AND host = ? AND boot_id = ? AND ticket <> ? AND asked_at > ?",
+            (self._host, boot_id(), mine or 0, time.monotonic() - WAITING_S),
+        )
+        return bool(waiting)
