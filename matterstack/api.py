@@ -113,7 +113,7 @@ def chosen_settings(
 ) -> runs.Settings:
     """Return the backend to use, and what the journal remembers of it."""
     if backend is not None:
-        return runs.Settings(backend, {"name": type(backend).__name__})
+        return runs.Settings(backend, {"name": type(backend).__name__, **backend.settings()})
     from matterstack.config.profiles import Profiles, settings  # noqa: PLC0415  # only where profiles are used
 
     home = journal.parent.parent if journal.parts[-2:] == JOURNAL.parts else None

@@ -123,7 +123,7 @@ def settings(profile: Profile) -> Settings:
         ConfigError: A key is unknown or has the wrong type.
     """
     if isinstance(profile.value, ComputeBackend):
-        return Settings(profile.value, {"name": profile.name})
+        return Settings(profile.value, {"name": profile.name, **profile.value.settings()})
     resolved = resolve(profile)
     return Settings(open_backend(resolved), resolved)
 

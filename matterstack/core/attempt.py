@@ -19,6 +19,7 @@ class Attempt(Struct, frozen=True):
     state: State = PENDING
     number: int = 0
     token: str = ""
+    boot: str = ""
     job_id: str | None = None
     requested: bool = False
     in_doubt: bool = False
@@ -63,6 +64,7 @@ def evolve(attempt: Attempt, event: ev.Event) -> Attempt:  # noqa: C901, PLR0911
                 state,
                 event.attempt,
                 event.token,
+                event.boot,
                 requested=True,
                 cancel_requested=attempt.cancel_requested and event.attempt == attempt.number,
             )

@@ -34,10 +34,11 @@ class TaskDropped(Event, frozen=True, omit_defaults=True):
 
 
 class SubmitRequested(Event, frozen=True, omit_defaults=True):
-    """Intent to submit attempt ``attempt``, recorded before anything is done."""
+    """Intent to submit attempt ``attempt``, recorded before anything is done by a controller of boot ``boot``."""
 
     attempt: int
     token: str
+    boot: str = ""
 
 
 class JobSubmitted(Event, frozen=True, omit_defaults=True):

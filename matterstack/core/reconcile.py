@@ -88,6 +88,8 @@ def interpret(attempt: Attempt, evidence: Evidence) -> Sequence[ev.Event]:
     if status.state == attempt.state:
         return ()
     if status.state is PENDING:
+        if isinstance(evidence, LocalEvidence):  # there is no scheduler here that could have put it back
+            return ()
         return (ev.JobRequeued(status.detail or status.word),)
     events: list[ev.Event] = []
     started = status.state is RUNNING or status.started_at is not None

@@ -16,6 +16,7 @@ class Schedule:
     def __init__(self, needs: Mapping[str, Sequence[str]], tolerant: Collection[str]) -> None:
         self._missing = {task_id: len(ids) for task_id, ids in needs.items()}
         self._tolerant = frozenset(tolerant)
+        self._settled: set[str] = set()
         self._dependents: dict[str, list[str]] = {}
         for task_id, ids in needs.items():
             for one in ids:
@@ -32,8 +33,11 @@ class Schedule:
     def settle(self, task_id: str, *, ok: bool) -> Iterator[tuple[str, bool]]:
         """Yield the dependents whose fate this decides: ``(id, True)`` may start, ``(id, False)`` must fail.
 
-        A task is yielded once: after it must fail, it waits for nothing more.
+        A task is yielded once: after it must fail, it waits for nothing more. Settling again changes nothing.
         """
+        if task_id in self._settled:
+            return
+        self._settled.add(task_id)
         for dependent in self._dependents.get(task_id, ()):
             missing = self._missing[dependent]
             if missing == 0:

@@ -325,9 +325,10 @@ class Workflow:
         for task_id, ids in needs.items():
             for one in ids:
                 if one not in self.tasks:
+                    hint = nearest(one, self.tasks)
                     raise WorkflowError(
-                        f"task {task_id!r} depends on {one!r}, which is not in the workflow"
-                        f"{nearest(one, self.tasks)} Nothing was started."
+                        f"task {task_id!r} depends on {one!r}, which is not in the workflow{hint}"
+                        f"{'' if hint.endswith('?') else '.'} Nothing was started."
                     )
         cycle = find_cycle(needs)
         if cycle:

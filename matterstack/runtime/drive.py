@@ -102,27 +102,28 @@ class Driver:
         self._interrupts = Interrupts(wake)
         self._observed_at = 0.0
 
-    def run(self, *, doubtful: bool = False) -> bool:
+    def run(self) -> bool:
         """Return True when nothing is left to do, False when the run was interrupted; tasks may then go on.
 
         Raises:
             RunBusy: Another controller took the run over.
             JournalError: The journal could not be written; nothing was started after that.
         """
-        engine = self._engine
-        with self._interrupts.installed():
-            self._worker.start()
-            try:
-                engine.begin(doubtful=doubtful, only=self._only)
+        self._worker.start()
+        try:
+            with self._interrupts.installed():
+                self._engine.begin(only=self._only)
                 self._requests()
                 while not self._over():
                     if self._interrupts.count:
                         return self._interrupted()
                     self._turn(TURN_S)
+                    if self._over():
+                        self._requests()  # what was asked just now is not left behind
                 self._show(final=True)
                 return True
-            finally:
-                self._worker.stop()
+        finally:
+            self._worker.stop()
 
     def _over(self) -> bool:
         """Return whether everything, or what this driver is here to see the end of, is over."""
@@ -176,7 +177,7 @@ class Driver:
                     break
                 cancelling = True
                 engine.cancel([task_id for task_id, a in engine.attempts.items() if a.live], "Ctrl-C")
-            if not engine.live:
+            if not engine.live or self._interrupts.count > 2:
                 break
             self._turn(0.05)
         self._show(final=True)

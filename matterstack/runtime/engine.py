@@ -46,10 +46,10 @@ class Specs(Protocol):
 
 
 class RunFacts:
-    """What is fixed for a run: its identity and its options."""
+    """What is fixed while a run is driven: its identity, this boot of the machine, its options."""
 
-    def __init__(self, journal_id: str, run: str, key: str, *, fail_fast: bool = False) -> None:
-        self.journal_id, self.run, self.key, self.fail_fast = journal_id, run, key, fail_fast
+    def __init__(self, journal_id: str, run: str, key: str, boot: str, *, fail_fast: bool = False) -> None:
+        self.journal_id, self.run, self.key, self.boot, self.fail_fast = journal_id, run, key, boot, fail_fast
 
 
 class Engine:
@@ -113,18 +113,17 @@ class Engine:
 
     # ---- turns ----------------------------------------------------------------------------------
 
-    def begin(self, *, doubtful: bool, only: Collection[str] | None = None) -> None:
+    def begin(self, *, only: Collection[str] | None = None) -> None:
         """Take up what the journal says: settle what ended, submit again or follow what was under way.
 
         Args:
-            doubtful: The machine went down since the intents were recorded.
             only: Touch none but these, and submit nothing new.
         """
         self.stopping = only is not None
         self._take_stock()
         for task_id, attempt in list(self.attempts.items()):
             if attempt.live and (only is None or task_id in only):
-                self._resume(task_id, attempt, doubtful=doubtful)
+                self._resume(task_id, attempt)
         self._submit_ready()
         self.commit()
 
@@ -273,9 +272,10 @@ class Engine:
         self._live.discard(task_id)
         if attempt.job_id is not None:
             self._by_job.pop(attempt.job_id, None)
-        self._settle(task_id, attempt)
+        if self._settle(task_id, attempt) is Outcome.BLOCKED and self.facts.fail_fast:
+            self.stop()
 
-    def _settle(self, task_id: str, attempt: Attempt) -> None:
+    def _settle(self, task_id: str, attempt: Attempt) -> Outcome:
         what = Outcome.DONE if attempt.state is COMPLETED else outcome(self._specs[task_id], attempt)
         match what:
             case Outcome.RETRY:
@@ -284,9 +284,8 @@ class Engine:
             case Outcome.DECIDE:
                 self.undecided.add(task_id)
             case Outcome.DONE | Outcome.BLOCKED:
-                if what is Outcome.BLOCKED and self.facts.fail_fast:
-                    self.stop()
                 self._pass_on(task_id, ok=what is Outcome.DONE)
+        return what
 
     def _pass_on(self, task_id: str, *, ok: bool) -> None:
         """Let dependents start, or fail; a failure runs down the graph without recursion."""
@@ -314,7 +313,8 @@ class Engine:
             if attempt.state is PENDING and not attempt.live and not attempt.dropped:
                 # A token without a request is that of an attempt proved absent: it is the same attempt still.
                 number = attempt.number if attempt.token else attempt.number + 1
-                event = ev.SubmitRequested(number, token(self.facts.journal_id, self.facts.key, task_id, number))
+                name = token(self.facts.journal_id, self.facts.key, task_id, number)
+                event = ev.SubmitRequested(number, name, self.facts.boot)
                 block.append(self._submission(task_id, self._record(task_id, event)))
                 self._live.add(task_id)
         if block:
@@ -330,14 +330,15 @@ class Engine:
         submission = Submission(task, self.facts.run, attempt.number, attempt.token, digests, doubtful)
         return submission, upstream
 
-    def _resume(self, task_id: str, attempt: Attempt, *, doubtful: bool) -> None:
+    def _resume(self, task_id: str, attempt: Attempt) -> None:
         self._live.add(task_id)
         if attempt.job_id is not None and attempt.state is RUNNING:
             self._follow(task_id, attempt.job_id)
         elif self._worker.backend.idempotent:
             if attempt.job_id is not None:
                 self._by_job[attempt.job_id] = task_id
-            submission = self._submission(task_id, attempt, doubtful=doubtful)
+            # An intent of an earlier boot may have been carried out and its traces lost with the machine.
+            submission = self._submission(task_id, attempt, doubtful=attempt.boot != self.facts.boot)
             self._effects.append(lambda: self._worker.submit([submission]))
             if attempt.cancel_requested and attempt.job_id is not None:
                 self._effects.append(lambda: self._cancel_job(attempt))

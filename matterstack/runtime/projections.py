@@ -30,7 +30,8 @@ CREATE TABLE tasks (
   subject TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT NOT NULL, ord INTEGER NOT NULL, state TEXT NOT NULL,
   spec_hash TEXT NOT NULL, spec_position INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
   requested INTEGER NOT NULL DEFAULT 0, in_doubt INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
-  token TEXT NOT NULL DEFAULT '', job_id TEXT, reason TEXT NOT NULL DEFAULT '', exit_code INTEGER, signal INTEGER,
+  token TEXT NOT NULL DEFAULT '', boot TEXT NOT NULL DEFAULT '', job_id TEXT,
+  reason TEXT NOT NULL DEFAULT '', exit_code INTEGER, signal INTEGER,
   detail TEXT NOT NULL DEFAULT '', word TEXT NOT NULL DEFAULT '', requested_at INTEGER, submitted_at INTEGER,
   started_at REAL, ended_at REAL, recorded_at INTEGER, node TEXT NOT NULL DEFAULT '', pid INTEGER,
   cancel_requested INTEGER NOT NULL DEFAULT 0
@@ -57,7 +58,7 @@ END;
 """
 
 _NO_ATTEMPT: Final = (
-    "requested = 0, in_doubt = 0, token = '', job_id = NULL, reason = '', exit_code = NULL, signal = NULL,"
+    "requested = 0, in_doubt = 0, token = '', boot = '', job_id = NULL, reason = '', exit_code = NULL, signal = NULL,"
     " detail = '', word = '', requested_at = NULL, submitted_at = NULL, started_at = NULL, ended_at = NULL,"
     " recorded_at = NULL, node = '', pid = NULL, cancel_requested = 0"
 )
@@ -71,8 +72,8 @@ _Values = Callable[[Any, RecordedEvent], tuple[object, ...]]
 # By event type: what it sets on the task's row, and the values for it.
 _UPDATES: Final[dict[str, tuple[str, _Values]]] = {
     "SubmitRequested": (
-        f"{_NO_ATTEMPT}, requested = 1, attempt = ?, token = ?, requested_at = ?",
-        lambda e, r: (e.attempt, e.token, r.at),
+        f"{_NO_ATTEMPT}, requested = 1, attempt = ?, token = ?, boot = ?, requested_at = ?",
+        lambda e, r: (e.attempt, e.token, e.boot, r.at),
     ),
     "JobSubmitted": ("job_id = ?, submitted_at = ?, in_doubt = 0", lambda e, r: (e.job_id, r.at)),
     "SubmitUnknown": ("in_doubt = 1, detail = ?", lambda e, _: (e.detail,)),

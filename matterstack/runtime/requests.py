@@ -35,6 +35,10 @@ class Inbox:
         rows = journal.query("SELECT requests_taken FROM runs WHERE run = ?", (run,))
         self._taken = int(rows[0][0]) if rows else 0
 
+    def waiting(self) -> bool:
+        """Return whether there is a request that nobody has acted on."""
+        return self._journal.head(self._run + REQUESTS).version > self._taken
+
     def act(self, engine: Engine) -> bool:
         """Carry out new requests; return whether tasks were put back to PENDING."""
         cancels: dict[str, str] = {}

@@ -14,6 +14,7 @@ from msgspec import Struct
 from journal import Journal, Lease, LeaseLost, NewEvent
 from matterstack import __version__
 from matterstack.core import events as ev
+from matterstack.core.attempt import Attempt
 from matterstack.core.machine import FAILED, State
 from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
@@ -25,6 +26,7 @@ from matterstack.runtime.drive import Driver, Observer
 from matterstack.runtime.engine import Engine, RunFacts, Specs
 from matterstack.runtime.opening import chosen_run, open_journal, take_lease
 from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live
+from matterstack.runtime.requests import Inbox
 from matterstack.runtime.result import WorkflowResult
 from matterstack.runtime.specs import JournalSpecs, WorkflowSpecs
 from matterstack.runtime.state import load_attempts, load_counts
@@ -145,6 +147,8 @@ class _Session:
             self._check_names([*options.retry, *options.cancel])
         counts = load_counts(self._journal, self._run)
         wishes = options.retry_failed or options.retry_interrupted or options.retry
+        if Inbox(self._journal, self._run).waiting():
+            return False
         return not (counts[State.PENDING] or counts[State.RUNNING] or (wishes and counts[FAILED]))
 
     @contextmanager
@@ -156,9 +160,9 @@ class _Session:
         except LeaseLost as error:
             raise taken_over(self._run) from error
         finally:
-            self._settings.backend.release()
             with suppress(LeaseLost):  # then there is nothing to release
                 self.lease.release()
+            self._settings.backend.release()
 
     def clear_the_way(self, plan: Plan, again: Callable[[], Plan]) -> Plan:
         """Cancel the live tasks that a changed workflow replaces, wait for their end, and plan anew."""
@@ -180,15 +184,16 @@ class _Session:
 
     def _drive(self, specs: Specs, schedule: Callable[[], Schedule], options: Options) -> None:
         journal, run = self._journal, self._run
-        doubtful = self._rebooted()
+        attempts = load_attempts(journal, run)
+        self._check_place(attempts)
         self._started()
         ((key,),) = journal.query("SELECT key FROM runs WHERE run = ?", (run,))
         wake = threading.Event()
         worker = BackendWorker(self._settings.backend, wake.set)
         engine = Engine(
-            RunFacts(journal.id, run, key, fail_fast=options.fail_fast),
+            RunFacts(journal.id, run, key, processes.boot_id(), fail_fast=options.fail_fast),
             specs,
-            load_attempts(journal, run),
+            attempts,
             schedule(),
             InlineWriter(journal, run, self.lease),
             worker,
@@ -205,10 +210,22 @@ class _Session:
             ask=options.ask,
             only=set(options.cancel) if options.only_cancel else None,
         )
-        finished = driver.run(doubtful=doubtful)
+        finished = driver.run()
         self._stopped(engine, finished=finished)
         if not finished:
             raise KeyboardInterrupt
+
+    def _check_place(self, attempts: Mapping[str, Attempt]) -> None:
+        """Refuse to go on elsewhere than where the run's live attempts are: there they could not be found."""
+        ((recorded,),) = self._journal.query("SELECT profile FROM runs WHERE run = ?", (self._run,))
+        there, here = ev.profile_of(recorded).get("workspace_root"), self._settings.profile.get("workspace_root")
+        live = [task_id for task_id, attempt in attempts.items() if attempt.live]
+        if live and there and there != here:
+            raise RunError(
+                f"run {self._run!r}: {len(live)} tasks are submitted or running in {there!r}, but this is "
+                f"{here or 'another backend'!r}. Nothing was started; use the same workspace_root (is this the "
+                f"directory the run was started in?), or go on with `matterstack resume {self._run}`."
+            )
 
     def _check_names(self, tasks: Sequence[str]) -> None:
         known = [task for (task,) in self._journal.query("SELECT task FROM tasks WHERE run = ?", (self._run,))]
@@ -228,11 +245,6 @@ class _Session:
             engine.retry(chosen, "asked for")
         if options.cancel:
             engine.cancel(options.cancel, "asked for")
-
-    def _rebooted(self) -> bool:
-        rows = self._journal.query("SELECT boot_id, host FROM runs WHERE run = ?", (self._run,))
-        boot, host = rows[0]
-        return boot is not None and host == processes.host() and boot != processes.boot_id()
 
     def _started(self) -> None:
         profile = dict(self._settings.profile)

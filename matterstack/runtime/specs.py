@@ -11,8 +11,9 @@ import msgspec
 from msgspec.structs import replace
 
 from journal import Journal
-from matterstack.core.spec import Digests, FileDigest, from_spec, to_spec
+from matterstack.core.spec import Digests, FileDigest, from_spec, spec_hash, to_spec
 from matterstack.core.workflow import Task, Workflow
+from matterstack.errors import RunError
 from matterstack.runtime import staging
 
 _NONE: Final[Digests] = MappingProxyType({})
@@ -80,10 +81,18 @@ class JournalSpecs:
     def _entry(self, task_id: str) -> tuple[Task, dict[str, FileDigest]]:
         if task_id not in self._read:
             rows = self._journal.query(
-                "SELECT data FROM events WHERE position = (SELECT spec_position FROM tasks WHERE subject = ?)",
+                "SELECT data, spec_hash, position FROM tasks JOIN events ON position = spec_position"
+                " WHERE tasks.subject = ?",
                 (f"{self._run}/{task_id}",),
             )
             if not rows:
                 raise KeyError(task_id)
-            self._read[task_id] = from_spec(task_id, msgspec.json.decode(rows[0][0])["spec"])
+            ((data, recorded, position),) = rows
+            spec = msgspec.json.decode(data)["spec"]
+            if spec_hash(spec) != recorded:
+                raise RunError(
+                    f"task {task_id!r}: its spec, event {position} of the journal, was altered after it was recorded. "
+                    "Nothing was started; `matterstack verify` shows what can still be trusted."
+                )
+            self._read[task_id] = from_spec(task_id, spec)
         return self._read[task_id]

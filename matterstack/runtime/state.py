@@ -9,8 +9,8 @@ from matterstack.core.attempt import Attempt
 from matterstack.core.machine import State
 
 _COLUMNS: Final = (
-    "task, state, attempt, token, job_id, requested, in_doubt, cancel_requested, dropped, reason, exit_code, signal,"
-    " detail, started_at, ended_at"
+    "task, state, attempt, token, boot, job_id, requested, in_doubt, cancel_requested, dropped, reason, exit_code,"
+    " signal, detail, started_at, ended_at"
 )
 
 
@@ -21,12 +21,13 @@ def load_attempts(journal: Journal, run: str) -> dict[str, Attempt]:
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:
-    task, state, number, token, job_id, requested, in_doubt, cancelled, dropped, *rest = row
+    task, state, number, token, boot, job_id, requested, in_doubt, cancelled, dropped, *rest = row
     return Attempt(
         task,
         State(state),
         number,
         token,
+        boot,
         job_id,
         bool(requested),
         bool(in_doubt),

@@ -23,6 +23,7 @@ from matterstack.runtime.backends.base import ComputeBackend, Submission
 POLL_MIN_S: Final = 0.1
 POLL_MAX_S: Final = 5.0
 BACKOFF_MAX_S: Final = 60.0
+STOP_S: Final = 10.0  # longest wait for the call at hand
 
 
 class Submitted(Struct, frozen=True):
@@ -98,10 +99,13 @@ class BackendWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the call at hand and end the thread. What was not yet carried out stays undone."""
+        """Finish the call at hand and end the thread. What was not yet carried out stays undone.
+
+        A backend that hangs is left behind: its thread does not keep the process from ending.
+        """
         self._stopping = True
         self._interrupt()
-        self._thread.join()
+        self._thread.join(STOP_S)
 
     def submit(self, submissions: Iterable[tuple[Submission, Upstream]]) -> None:
         """Submit these, in order."""

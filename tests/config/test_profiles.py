@@ -162,7 +162,7 @@ def test_a_python_file_may_hold_backends_and_a_default(here):
     )
     found = settings(Profiles().choose(None))
     assert (found.backend.root, found.backend.slots) == (Path("/tmp/mine"), 2)
-    assert found.profile == {"name": "mine"}
+    assert (found.profile["name"], found.profile["workspace_root"]) == ("mine", "/tmp/mine")
 
 
 def test_a_backend_object_cannot_be_made_again_from_the_journal():

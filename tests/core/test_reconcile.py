@@ -141,7 +141,10 @@ def replayed(attempt, events):
 @pytest.mark.parametrize("attempt", LIVE, ids=["submitting", "queued", "running"])
 def test_local_evidence_leads_to_legal_events_and_to_its_own_state(attempt):
     for e in EVERYTHING:
-        assert replayed(attempt, interpret(attempt, e)).state == local_status(e).state, e
+        state = local_status(e).state
+        if (attempt.state, state) == (RUNNING, PENDING):  # nothing here puts a started task back
+            state = RUNNING
+        assert replayed(attempt, interpret(attempt, e)).state == state, e
 
 
 @pytest.mark.parametrize("attempt", ENDED, ids=["completed", "failed"])

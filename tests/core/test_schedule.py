@@ -77,3 +77,10 @@ def test_dependents_are_the_direct_ones():
     schedule = Schedule({"b": ["a"], "c": ["b"]}, ())
     assert list(schedule.dependents("a")) == ["b"]
     assert list(schedule.dependents("c")) == []
+
+
+def test_settling_again_changes_nothing():
+    schedule = Schedule({"c": ["a", "b"]}, ())
+    assert list(schedule.settle("a", ok=True)) == []
+    assert list(schedule.settle("a", ok=True)) == []
+    assert list(schedule.settle("b", ok=True)) == [("c", True)]

@@ -39,7 +39,7 @@ def stranger():
 
 def start_line(pid, ticks, boot=None, wrapper=None):
     wrapper = wrapper or (pid, ticks)
-    return f"start {pid} {ticks} {wrapper[0]} {wrapper[1]} {boot or processes.boot_id()}\n"
+    return f"start {pid} {ticks} {wrapper[0]} {wrapper[1]} {boot or processes.boot_id()} -\n"
 
 
 def test_a_reused_pid_is_not_the_job_and_is_never_killed(queued, stranger):

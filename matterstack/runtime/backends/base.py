@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
@@ -88,6 +88,10 @@ class ComputeBackend(ABC):
         Raises:
             UnknownJob: There never was such a job.
         """
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a profile needs to make this backend again, or ``{}`` where only its script can."""
+        return {}
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[str | MatterStackError]:
         """Return for each submission its job id, or the error that `submit` raised."""

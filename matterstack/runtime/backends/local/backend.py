@@ -7,8 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from matterstack.core.evidence import Evidence, JobStatus
 from matterstack.core.machine import PENDING, RUNNING
@@ -18,7 +19,7 @@ from matterstack.errors import BackendUnavailable, MatterStackError, SubmitRefus
 from matterstack.runtime import staging
 from matterstack.runtime.backends.base import ComputeBackend, Submission
 from matterstack.runtime.backends.local import processes, record
-from matterstack.runtime.backends.local.job import ALONE, check_secrets, job_of, recorded_job, row_of
+from matterstack.runtime.backends.local.job import ALONE, NO_TOKEN, check_secrets, job_of, recorded_job, row_of
 from matterstack.runtime.backends.local.pump import Pump
 from matterstack.runtime.backends.local.shell import bash, end_group
 from matterstack.runtime.backends.local.store import JobRow, JobStore
@@ -133,6 +134,15 @@ class LocalBackend(ComputeBackend):
         while self.poll(job_id).state in (PENDING, RUNNING) and time.monotonic() < deadline:
             time.sleep(0.02)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the keys of a profile with ``backend: local``."""
+        return {
+            "backend": "local",
+            "workspace_root": str(self.root),
+            "max_concurrent_tasks": self.slots,
+            "grace_s": self._grace_s,
+        }
+
     # ---- the batch forms ------------------------------------------------------------------------
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[str | MatterStackError]:
@@ -172,17 +182,23 @@ class LocalBackend(ComputeBackend):
         """Begin to end the jobs: queued ones at once, running ones by TERM and, after the grace, KILL."""
         self._killers = [killer for killer in self._killers if killer.poll() is None]
         for job_id in job_ids:
-            directory = self.workdir(job_id)
-            found = _claimed_for_cancel(directory)
-            if found is None:
-                self._pump.tell(job_id)
-                continue
-            if found.exit_code is not None or found.withdrawn:
-                continue
+            try:
+                self._cancel(job_id)
+            except OSError as error:
+                raise BackendUnavailable("local", f"cancel {job_id!r}", str(error)) from error
+
+    def _cancel(self, job_id: str) -> None:
+        directory = self.workdir(job_id)
+        row = self._store.find(job_id)
+        found = _claimed_for_cancel(directory, row.token if row is not None else NO_TOKEN)
+        if found is None:
+            self._pump.tell(job_id)
+        elif found.exit_code is None and not found.withdrawn:
             (directory / record.CANCEL_MARK).touch()
             if found.process is not None and processes.alive(found.process):
-                os.killpg(found.process.pid, signal.SIGTERM)
-                self._killers.append(end_group(found.process.pid, self._grace_s))
+                with suppress(ProcessLookupError):  # it ended just now
+                    os.killpg(found.process.pid, signal.SIGTERM)
+                    self._killers.append(end_group(found.process.pid, self._grace_s))
 
     def withdraw(self, job_ids: Collection[str]) -> list[str]:
         """Take queued jobs of this process back."""
@@ -250,13 +266,13 @@ class LocalBackend(ComputeBackend):
             raise UnknownJob("local", job_id)
 
 
-def _claimed_for_cancel(directory: Path) -> record.Record | None:
+def _claimed_for_cancel(directory: Path, token: str) -> record.Record | None:
     """Take the claim and return None, or return the record of the start that has it.
 
     Between a claim and its start line there is nobody to send a signal to, so that line is waited for.
     """
     deadline = time.monotonic() + _START_S
-    while not record.withdraw(directory):
+    while not record.withdraw(directory, token):
         found = record.read(directory)
         settled = found is not None and (found.process or found.withdrawn or found.exit_code is not None)
         if found is not None and (settled or time.monotonic() > deadline):

@@ -13,16 +13,17 @@ from matterstack.errors import SubmitRefusedError
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.local.store import JobRow
 
+NO_TOKEN: Final = "-"  # noqa: S105  # in place of the token of a task without a run
 ALONE: Final = "_alone"  # stands for the run of a task submitted without one; no run can be called so
 
 
 class Job:
     """An attempt whose end this process has not seen. Its id is its directory below the workspace's root."""
 
-    __slots__ = ("attempt", "digests", "job_id", "run", "staged", "started_at", "task")
+    __slots__ = ("attempt", "digests", "job_id", "run", "staged", "started_at", "task", "token")
 
-    def __init__(self, job_id: str, task: Task, digests: Digests) -> None:
-        self.job_id, self.task, self.digests = job_id, task, digests
+    def __init__(self, job_id: str, task: Task, digests: Digests, token: str) -> None:
+        self.job_id, self.task, self.digests, self.token = job_id, task, digests, token
         self.run, _, self.attempt = job_id.split("/")
         self.staged = False
         self.started_at: float | None = None
@@ -40,7 +41,7 @@ def job_id_of(submission: Submission) -> str:
 
 def job_of(submission: Submission) -> Job:
     """Return the job that stands for a submission."""
-    return Job(job_id_of(submission), submission.task, submission.digests)
+    return Job(job_id_of(submission), submission.task, submission.digests, submission.token or NO_TOKEN)
 
 
 def row_of(submission: Submission) -> JobRow:
@@ -53,13 +54,13 @@ def row_of(submission: Submission) -> JobRow:
         msgspec.json.encode(spec),
         alone,
         submission.doubtful,
-        token=submission.token,
+        token=submission.token or NO_TOKEN,
     )
 
 
 def recorded_job(row: JobRow) -> Job:
     """Return the job that a row of the queue stands for."""
-    return Job(row.job_id, *from_spec(row.job_id.split("/")[1], msgspec.json.decode(row.spec)))
+    return Job(row.job_id, *from_spec(row.job_id.split("/")[1], msgspec.json.decode(row.spec)), row.token)
 
 
 def check_secrets(task: Task, env: Mapping[str, str]) -> None:

@@ -108,10 +108,10 @@ class Pump:
         wanted = set(job_ids)
         with self._lock:
             taken = [job.job_id for job in self._queue if job.job_id in wanted]
+            self._store.forget(taken)  # first: where it fails, they stay queued
             self._queue = deque(job for job in self._queue if job.job_id not in wanted)
             for job_id in taken:
                 del self._open[job_id]
-        self._store.forget(taken)
         return taken
 
     def turn(self, timeout_s: float) -> None:
@@ -130,11 +130,11 @@ class Pump:
         with self._lock:
             if self._closed:
                 return
-            over = [job for fd in ready if (job := self._freed(fd)) is not None]
+            over, trouble = self._freed(ready)
             try:
                 self._start_queued()
             finally:
-                trouble = [error for job in over if (error := self._harvest(job)) is not None]
+                trouble += [error for job, begun in over if (error := self._harvest(job, begun=begun)) is not None]
             if trouble:
                 raise trouble[0]
             self._look()
@@ -212,7 +212,7 @@ class Pump:
         job.started_at = time.time()
         self._running[shell.fd] = job
         try:
-            shell.start(job.job_id, limit, self._grace_s, payload(task, self._names(job)))
+            shell.start(job.job_id, limit, self._grace_s, job.token, payload(task, self._names(job)))
         except BrokenPipeError:  # somebody killed the idle shell
             del self._running[shell.fd]
             self._slots.retire(shell.fd)
@@ -262,22 +262,37 @@ class Pump:
 
     # ---- ends -----------------------------------------------------------------------------------
 
-    def _freed(self, fd: int) -> Job | None:
-        """Take back a shell that is done, or gone; return the task that it had."""
-        if fd == self._wake_fd:
-            with suppress(BlockingIOError):  # another thread was first
-                os.eventfd_read(fd)
-        elif self._slots.has(fd):  # unless another thread was first
-            self._slots.rest(fd)
-            return self._running.pop(fd, None)
-        return None
+    def _freed(self, ready: Iterable[int]) -> tuple[list[tuple[Job, bool | None]], list[BackendUnavailable]]:
+        """Take back shells that are done, or gone; return the tasks that they had with their answers, and trouble."""
+        over: list[tuple[Job, bool | None]] = []
+        trouble: list[BackendUnavailable] = []
+        for fd in ready:
+            if fd == self._wake_fd:
+                with suppress(BlockingIOError):  # another thread was first
+                    os.eventfd_read(fd)
+            elif self._slots.has(fd):  # unless another thread was first
+                begun = self._slots.answer(fd)
+                job = self._running.pop(fd, None)
+                if job is not None:
+                    over.append((job, begun))
+                try:
+                    self._slots.rest(fd, alive=begun is not None)
+                except BackendUnavailable as error:
+                    trouble.append(error)
+        return over, trouble
 
-    def _harvest(self, job: Job) -> BackendUnavailable | None:
-        """Note what came of a task whose shell is done; return why it could not be started, where that is so."""
-        evidence = self.witness.evidence(job.job_id, job, gone=True)
-        if not evidence.claimed and record.take_unstarted(self.witness.directory(job.job_id)):
+    def _harvest(self, job: Job, *, begun: bool | None) -> BackendUnavailable | None:
+        """Note what came of a task whose shell is done; return why it could not be started, where that is so.
+
+        Args:
+            job: The task.
+            begun: Whether this start took the claim; None: the shell died and did not say.
+        """
+        evidence = self.witness.evidence(job.job_id, job, gone=begun is not False)
+        if begun is False and not evidence.claimed and not evidence.refused:
+            job.staged = False
             self._queue.appendleft(job)
-            return self._stalled(job, "its start could not be recorded; see the disk's free space")
+            return self._stalled(job, "its record could not be written; see the disk's free space and inodes")
         if local_status(evidence).state in (COMPLETED, FAILED):
             self._end(job, evidence)
         else:  # the shell was killed, its task lives; or an earlier start has the claim
@@ -286,11 +301,11 @@ class Pump:
 
     def _note_ends(self) -> None:
         if self._unnoted:
-            self._store.end(self._unnoted)
+            self._store.end(self._unnoted)  # where it fails, they are noted the next time
             self._unnoted.clear()
 
     def _claimed_before(self, job: Job) -> None:
-        evidence = self.witness.evidence(job.job_id)
+        evidence = self.witness.evidence(job.job_id, job)
         if local_status(evidence).state in (COMPLETED, FAILED):
             self._end(job, evidence)
         else:
@@ -315,7 +330,7 @@ class Pump:
         self._looked_at = now
         self._note_ends()
         for job in list(self._foreign.values()):
-            evidence = self.witness.evidence(job.job_id, gone=True)
+            evidence = self.witness.evidence(job.job_id, job, gone=True)
             if local_status(evidence).state in (COMPLETED, FAILED):
                 self._end(job, evidence)
         for job in self._running.values():

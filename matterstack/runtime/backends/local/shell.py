@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from matterstack.core.workflow import Task
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.local.processes import ProcessId, boot_id, start_ticks
-from matterstack.runtime.backends.local.record import COMMAND_FILE, RECORD, UNSTARTED
+from matterstack.runtime.backends.local.record import COMMAND_FILE, RECORD
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,22 +25,28 @@ if TYPE_CHECKING:
 # One argument of exec may have 128 KiB on Linux; a longer command goes through a file.
 COMMAND_MAX: Final = 100_000
 
-# ms DIRECTORY LIMIT_S GRACE_S PAYLOAD. File descriptor 3 is the record: noclobber (-C) makes its creation
-# exclusive, so of any number of starts of one attempt exactly one gets past it. `wait` also returns when
-# the task is stopped (128 + SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU), which is no end. On a full disk the start
-# line does not fit: the command is not begun and the claim is given up; an end that does not fit is tried again.
+# ms DIRECTORY LIMIT_S GRACE_S TOKEN PAYLOAD end. A line that was cut, because the controller died while writing
+# it, lacks the last word and is not begun. ms_b tells whether the claim was taken. File descriptor 3 is the
+# record: noclobber (-C) makes its creation exclusive, so of any number of starts of one attempt exactly one gets
+# past it. `wait` also returns when the task is stopped (128 + SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU), which is no
+# end. On a full disk the start line does not fit: the command is not begun and the claim is given up; an end that
+# does not fit is tried again.
 PRELUDE: Final = """set -Cm
 read -r ms_s </proc/self/stat
 set -- $ms_s
 ms_t=${22}
 ms_root=ROOT
 ms() {
+ms_b=
+[ "$6" = end ] || return
 cd "$ms_root/$1" || return
 {
+ms_b=1
 ( read -r ms_s </proc/self/stat
-ms_p=$4
+ms_p=$5
+ms_k=$4
 set -- $ms_s
-printf 'start %s %s %s %s BOOT\\n' "$1" "${22}" "$$" "$ms_t" >&3 || exit
+printf 'start %s %s %s %s BOOT %s\\n' "$1" "${22}" "$$" "$ms_t" "$ms_k" >&3 || exit
 exec 3>&-
 eval "$ms_p" ) </dev/null >|stdout.txt 2>|stderr.txt &
 ms_p=$!
@@ -67,11 +73,11 @@ while read -r ms_s; do [ "$ms_s" != timeout ] || ms_f=1; done <RECORD
 [ -n "$ms_f" ] || kill -KILL -- "-$ms_w"
 wait "$ms_w"
 }
-[ -s /dev/fd/3 ] || { mv -f RECORD UNSTARTED; return; }
+[ -s /dev/fd/3 ] || { rm -f RECORD; ms_b=; return; }
 until printf '\\nexit %s end\\n' "$ms_r" >&3; do sleep 1; done
 } 3>RECORD
 }
-""".replace("RECORD", RECORD).replace("UNSTARTED", UNSTARTED)
+""".replace("RECORD", RECORD)
 
 # After TERM, the group is looked at every 0.1 s and killed when it is still there after the grace.
 _KILLER: Final = (
@@ -165,18 +171,19 @@ class SlotShell:
         self.id = ProcessId(self._process.pid, start_ticks(self._process.pid) or 0, boot_id())
         self._write(PRELUDE.replace("BOOT", boot_id()).replace("ROOT", quote(root)))
 
-    def start(self, directory: str, limit_s: float | None, grace_s: int, text: str) -> None:
+    def start(self, directory: str, limit_s: float | None, grace_s: int, token: str, text: str) -> None:
         """Begin a task in a directory below the root; where the shell is gone, ``BrokenPipeError`` and no task."""
         limit = "0" if limit_s is None else f"{limit_s:.3f}"
-        self._write(f"ms {quote(directory)} {limit} {grace_s} {quote(text)};echo\n")
+        self._write(f"ms {quote(directory)} {limit} {grace_s} {token} {quote(text)} end;echo $ms_b\n")
 
     def has_news(self) -> bool:
         """Return whether ``fd`` is readable now."""
         return bool(select.select([self.fd], [], [], 0)[0])
 
-    def finished(self) -> bool:
-        """Return, once ``fd`` was readable, whether the shell is ready for the next task; False: it is gone."""
-        return bool(os.read(self.fd, 64))
+    def answer(self) -> bool | None:
+        """Return, once ``fd`` was readable, whether the task was claimed by this start; None: the shell is gone."""
+        words = os.read(self.fd, 64)
+        return words.startswith(b"1") if words else None
 
     def close(self) -> None:
         """Let the shell end by itself after the task at hand."""

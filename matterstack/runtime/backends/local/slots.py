@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.local.shell import SlotShell
 from matterstack.runtime.backends.local.store import JobStore
 
@@ -23,6 +24,7 @@ class Slots:
         self._store, self._limit, self._root, self._env = store, limit, root, env
         self._tickets: dict[int, int] = {}  # by file descriptor of the shell
         self._shells: dict[int, SlotShell] = {}
+        self._void: list[int] = []
         self._idle: dict[int, float] = {}  # since when, on the monotonic clock
         self._ended: list[SlotShell] = []
         self._waiting: int | None = None
@@ -59,6 +61,7 @@ class Slots:
             return None
         for fd in list(self._idle):  # slots of another size: their cores are wanted
             self.retire(fd)
+        self._give_back()
         ticket, granted = self._store.acquire(cores, self._limit, self._waiting)
         self._asked_at = time.monotonic()
         self._waiting = None if granted else ticket
@@ -68,9 +71,15 @@ class Slots:
         try:
             shell = SlotShell(self._root, self._env, cores)
         except OSError:
-            self._store.release([ticket])
+            self._void.append(ticket)
             raise
-        self._store.hand_over(ticket, shell.id)
+        try:
+            self._store.hand_over(ticket, shell.id)
+        except BackendUnavailable:
+            shell.close()
+            self._ended.append(shell)
+            self._void.append(ticket)
+            raise
         self._shells[shell.fd] = shell
         self._tickets[shell.fd] = ticket
         self._poll.register(shell.fd, select.EPOLLIN)
@@ -86,11 +95,14 @@ class Slots:
         """Return the file descriptors with news, waiting for the first at most ``timeout_s`` seconds."""
         return [fd for fd, _ in self._poll.poll(timeout_s)]
 
-    def rest(self, fd: int) -> None:
+    def answer(self, fd: int) -> bool | None:
+        """Return what the shell said at the end of its task, see `SlotShell.answer`."""
+        return self._shells[fd].answer()
+
+    def rest(self, fd: int, *, alive: bool) -> None:
         """Note that the shell's task is over: it is idle, or given up where it is gone or others wait."""
-        if self._shells[fd].finished() and not self._wanted():
-            self.idle(fd)
-        else:
+        self.idle(fd)
+        if not alive or self._wanted():
             self.retire(fd)
 
     def idle(self, fd: int) -> None:
@@ -104,11 +116,19 @@ class Slots:
         self._poll.unregister(fd)
         shell.close()
         self._ended.append(shell)
-        self._store.release([self._tickets.pop(fd)])
+        self._void.append(self._tickets.pop(fd))
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Release tickets that stand for nothing; what cannot be written now is tried again with the next."""
+        if self._void:
+            self._store.release(self._void)
+            self._void.clear()
 
     def trim(self) -> None:
         """Give back what has been idle for long, or what others wait for."""
         self._ended = [shell for shell in self._ended if not shell.reap()]
+        self._give_back()
         if self._idle:
             before = time.monotonic() - IDLE_S
             others = self._wanted()

@@ -115,7 +115,7 @@ class JobStore:
         return rows[0] if rows else None
 
     def _read(self, where: str, params: tuple[object, ...]) -> list[JobRow]:
-        columns = "job_id, spec_hash, spec, alone, doubtful, refused, owner_pid, owner_ticks, boot_id, ended"
+        columns = "job_id, spec_hash, spec, alone, doubtful, refused, owner_pid, owner_ticks, boot_id, ended, token"
         rows = self._select(f"SELECT {columns} FROM jobs {where}", params)
         return [
             JobRow(
@@ -127,8 +127,9 @@ class JobStore:
                 refused,
                 ProcessId(pid, ticks, boot),
                 bool(ended),
+                token,
             )
-            for job_id, spec_hash, spec, alone, doubtful, refused, pid, ticks, boot, ended in rows
+            for job_id, spec_hash, spec, alone, doubtful, refused, pid, ticks, boot, ended, token in rows
         ]
 
     def strangers(self, rows: Iterable[JobRow]) -> list[JobRow]:

@@ -17,6 +17,12 @@ from matterstack.runtime.backends.local.store import JobStore
 CLAIM_S: Final = 60.0
 
 
+_FOREIGN: Final = (
+    "its directory has the record of another run's task. The task was not started; use another workspace_root or "
+    "run id, or remove the directory."
+)
+
+
 class Witness:
     """Gathers evidence of the jobs of one workspace; it starts and changes nothing."""
 
@@ -40,14 +46,19 @@ class Witness:
         """
         directory = self.directory(job_id)
         found = record.read(directory)
+        row = self._store.find(job_id) if found is None or job is None else None
+        if row is None and found is None:
+            raise UnknownJob("local", job_id)
+        token = job.token if job is not None else row.token if row is not None else ""
+        if found is not None and token and found.token not in (token, ""):
+            return LocalEvidence(refused=_FOREIGN, record_gone=gone)
         if found is None:
-            row = self._store.find(job_id)
-            if row is None:
-                raise UnknownJob("local", job_id)
+            row = row or self._store.find(job_id)
+            assert row is not None
             return LocalEvidence(
                 doubtful_start=row.doubtful, refused=row.refused, record_gone=gone or (row.ended and not row.refused)
             )
-        if found.exit_code == 0 and found.process is not None and job is not None:
+        if found.exit_code == 0 and found.process is not None and job is not None and job.started_at is not None:
             return LocalEvidence(
                 claimed=True,
                 started=True,
