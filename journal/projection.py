@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from . import reading
-from .errors import JournalError, JournalUnavailable
+from .errors import JournalCorrupt, JournalError, JournalUnavailable
 from .event import RecordedEvent
 
 
@@ -50,6 +50,12 @@ class Projections:
         """Return whether all tables exist in the right version and hold every event."""
         last = reading.last_position(connection)
         stored = _stored(connection)
+        ahead = [position for p in self._all if (position := stored.get(p.name, (0, 0))[1]) > last]
+        if ahead:
+            raise JournalCorrupt(
+                f"{self._path}: its tables are of event {ahead[0]}, but its events end with {last}: some were deleted. "
+                "Nothing was recorded; verify() without projections says what can still be trusted."
+            )
         self._prepared = all(stored.get(p.name) == (p.version, last) for p in self._all)
         return self._prepared
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ def run_workflow(
     config: str | os.PathLike[str] | None = None,
     fail_fast: bool = False,
     replace: bool = False,
+    rerun: Sequence[str] = (),
     retry_failed: bool = False,
     retry_interrupted: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> WorkflowResult:
     """Return the results of the workflow after running what is not done yet.
 
@@ -42,9 +44,11 @@ def run_workflow(
         run_id: Id of the run; by default the workflow's name.
         config: A profile file that is looked into first.
         fail_fast: After the first failure submit nothing more; what runs goes on.
+        rerun: Ids of tasks to run again, also when they are done and unchanged; what depends on them follows.
         replace: Cancel live attempts of tasks that the workflow changes, instead of refusing.
         retry_failed: Try all failed tasks again.
         retry_interrupted: Try those again of which it is not known how they ended.
+        announce: Called with what the workflow changes in a run that exists, before it is recorded.
         progress: Called a few times a second with a `Progress`.
 
     Raises:
@@ -52,16 +56,23 @@ def run_workflow(
         journal.JournalError: The journal cannot be opened or written.
         KeyboardInterrupt: Ctrl-C; running tasks go on, and running the same again resumes.
         ValueError: Both ``profile`` and ``backend`` are given.
+        TypeError: ``workflow`` or ``backend`` is something else.
 
     Example:
         ``result = run_workflow(Workflow("hello", [Task("echo hello", "one")])); print(result["one"].logs())``
     """
+    if not isinstance(workflow, Workflow):
+        raise TypeError(f"run_workflow takes a Workflow, not {type(workflow).__name__}: Workflow(name, tasks)")
+    if backend is not None and not isinstance(backend, ComputeBackend):
+        raise TypeError(f"backend must be a ComputeBackend, not {backend!r}; the name of a profile goes to `profile`")
     if profile is not None and backend is not None:
         raise ValueError("give either a profile or a backend, not both")
     path = find_journal(journal)
     options = runs.Options(
         fail_fast=fail_fast,
         replace=replace,
+        rerun=rerun,
+        announce=announce,
         retry_failed=retry_failed,
         retry_interrupted=retry_interrupted,
         observe=progress,

@@ -91,7 +91,13 @@ class UnknownName(MatterStackError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name = kind, name
-        super().__init__(f"no {kind} {name!r}{nearest(name, known)}{'. ' + hint if hint else ''}")
+        super().__init__(f"no {kind} {name!r}{_with_hint(nearest(name, known), hint)}")
+
+
+def _with_hint(text: str, hint: str) -> str:
+    if not hint:
+        return text
+    return f"{text}{' ' if text.endswith('?') else '. '}{hint}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

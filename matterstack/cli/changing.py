@@ -7,6 +7,7 @@ import sys
 
 from matterstack import api
 from matterstack.cli.running import go_on
+from matterstack.cli.text import as_json
 from matterstack.core import events as ev
 from matterstack.core.machine import State
 from matterstack.errors import RunBusy
@@ -20,31 +21,28 @@ def cancel(arguments: argparse.Namespace) -> int:
     """End tasks."""
     run, tasks = _chosen(arguments, (State.PENDING, State.RUNNING))
     if not tasks:
-        print(f"run {run!r}: nothing to cancel")
-        return 0
+        return _say(arguments, run, f"run {run!r}: nothing to cancel", tasks)
     try:
         options = Options(cancel=tasks, only_cancel=True)
         result = api.resume(run, journal=arguments.journal, options=options)
     except RunBusy:
-        _ask(arguments, run, ev.CancelRequested(requester()), tasks)
-        return 0
-    ended = sum(result[task].state in ("COMPLETED", "FAILED") for task in tasks)
-    print(f"run {run!r}: {ended} of {len(tasks)} tasks have ended")
-    return 0 if ended == len(tasks) else 1
+        return _ask(arguments, run, ev.CancelRequested(requester()), tasks)
+    ended = [task for task in tasks if result[task].state in ("COMPLETED", "FAILED")]
+    _say(arguments, run, f"run {run!r}: {len(ended)} of {len(tasks)} tasks have ended", tasks, ended=ended)
+    return 0 if ended == tasks else 1
 
 
 def retry(arguments: argparse.Namespace) -> int:
     """Try failed tasks again."""
     run, tasks = _chosen(arguments, (State.FAILED,))
     if not tasks:
-        print(f"run {run!r}: no task has failed")
-        return 0
+        what = "none of these tasks has failed by itself" if arguments.tasks else "no task has failed"
+        return _say(arguments, run, f"run {run!r}: {what}", tasks)
     arguments.run = run
     try:
         return go_on(arguments, Options(retry=tasks, fail_fast=arguments.fail_fast))
     except RunBusy:
-        _ask(arguments, run, ev.RetryRequested(requester()), tasks)
-        return 0
+        return _ask(arguments, run, ev.RetryRequested(requester()), tasks)
 
 
 def _chosen(arguments: argparse.Namespace, states: tuple[State, ...]) -> tuple[str, list[str]]:
@@ -57,10 +55,17 @@ def _chosen(arguments: argparse.Namespace, states: tuple[State, ...]) -> tuple[s
 
 def _ask(
     arguments: argparse.Namespace, run: str, event: ev.CancelRequested | ev.RetryRequested, tasks: list[str]
-) -> None:
+) -> int:
     with open_journal(find_journal(arguments.journal), create=False) as journal:
         ask(journal, run, event, tasks)
-    print(
-        f"run {run!r}: asked its controller; `matterstack status {run}` shows what comes of it",
-        file=sys.stderr,
-    )
+    text = f"run {run!r}: asked its controller; `matterstack status {run}` shows what comes of it"
+    if not arguments.json:
+        print(text, file=sys.stderr)
+        return 0
+    return _say(arguments, run, text, tasks, asked=True)
+
+
+def _say(arguments: argparse.Namespace, run: str, text: str, tasks: list[str], **more: object) -> int:
+    """Print what was done, for people or machines."""
+    print(as_json({"run": run, "tasks": tasks, **more}) if arguments.json else text)
+    return 0

@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "running", "run a workflow, or go on with it where it was left")
     run.add_argument("workflow", metavar="WORKFLOW", help="a .py file that defines `workflow`, or a .yaml file")
     run.add_argument("--run", dest="run_id", metavar="ID", help="id of the run; by default the workflow's name")
+    run.add_argument(
+        "--rerun", metavar="TASK", action="append", default=[], help="run this task, and what depends on it, again"
+    )
     run.add_argument("--replace", action="store_true", help="cancel live tasks that the workflow changes")
     _driving(run)
 
@@ -52,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     cancel = _command(commands, "cancel", "changing", "end tasks of a run, from any terminal")
     cancel.add_argument("run", metavar="RUN", help="the run")
     cancel.add_argument("tasks", metavar="TASK", nargs="*", help="the tasks; by default all")
+    _json(cancel)
 
     retry = _command(commands, "retry", "changing", "try failed tasks again, and what failed with them")
     retry.add_argument("run", metavar="RUN", help="the run")
@@ -65,11 +69,13 @@ def parser() -> argparse.ArgumentParser:
 
     backup = _command(commands, "backup", "keeping", "copy the journal, also while it is written")
     backup.add_argument("target", metavar="FILE", help="the copy; must not exist")
+    _json(backup)
 
     clean = _command(commands, "clean", "keeping", "remove the directories of ended attempts, except declared outputs")
     clean.add_argument("run", metavar="RUN", help="the run")
     clean.add_argument("--all", action="store_true", help="remove declared outputs as well")
     clean.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    _json(clean)
     return top
 
 
@@ -121,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read us has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"matterstack: {error.strerror or error}: {error.filename}. Nothing more was done.", file=sys.stderr)
+        return 2
     except Exception as error:
         if not _is_ours(error):
             raise

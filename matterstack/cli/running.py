@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
             config=arguments.config,
             fail_fast=arguments.fail_fast,
             replace=arguments.replace,
+            rerun=arguments.rerun,
+            announce=lambda text: print(f"{workflow.name}: {text}", file=sys.stderr),
             retry_failed=arguments.retry_failed,
             retry_interrupted=arguments.retry_interrupted,
             progress=observe,

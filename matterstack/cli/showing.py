@@ -85,13 +85,17 @@ def logs(arguments: argparse.Namespace) -> int:
         written = 0
         while True:
             task = journal.task(run, arguments.task)
-            text = backend.get_logs(task.job_id)[stream] if task.job_id is not None else ""
-            sys.stdout.write(text[written:])
-            sys.stdout.flush()
-            written = len(text)
-            if not arguments.follow or task.state in (State.COMPLETED, State.FAILED):
+            over = task.state in (State.COMPLETED, State.FAILED)
+            # With no controller nobody records the end, so the job itself is asked.
+            if not over and journal.status(run).controller is None:
+                over = task.job_id is None or backend.poll(task.job_id).state is not State.RUNNING
+            news = backend.read_log(task.job_id, stream, written) if task.job_id is not None else b""
+            sys.stdout.buffer.write(news)
+            sys.stdout.buffer.flush()
+            written += len(news)
+            if not arguments.follow or over:
                 break
             time.sleep(_FOLLOW_S)
         if task.job_id is None:
-            print(f"matterstack: task {task.task!r} has not been submitted yet", file=sys.stderr)
+            print(f"matterstack: task {task.task!r} has no job: it is {task.state} {task.reason}", file=sys.stderr)
     return 0

@@ -76,6 +76,10 @@ def _task(entry: _Task, path: Path, where: Sequence[str | int]) -> Task:
 
 def _source(source: object, path: Path, where: Sequence[str | int]) -> str | Path | OutputRef:
     if isinstance(source, str):
+        if source and "\n" not in source and (path.parent / source).exists():
+            raise wrong(
+                path, where, f"{source!r} is a file: write {{path: {source}}} for it, or the text with a line end"
+            )
         return source
     match checked(source, _File, path, where) if isinstance(source, Mapping) else None:
         case _File(path=str(file), task=None, output=None):

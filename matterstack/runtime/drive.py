@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import sys
 import threading
@@ -97,7 +98,7 @@ class Driver:
             wake,
         )
         self._reschedule, self._observe = reschedule, observe
-        self._ask = ask or _ask_on_terminal
+        self._ask = ask or self._ask_on_terminal
         self._inbox = Inbox(journal, engine.facts.run)
         self._interrupts = Interrupts(wake)
         self._observed_at = 0.0
@@ -183,12 +184,15 @@ class Driver:
         self._show(final=True)
         return False
 
-
-def _ask_on_terminal() -> bool:
-    if not sys.stdin.isatty():
-        return False
-    print("Cancel the running tasks? [y/N] ", end="", file=sys.stderr, flush=True)
-    try:
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except KeyboardInterrupt:
+    def _ask_on_terminal(self) -> bool:
+        """Ask, and go on with the run meanwhile; another signal means no."""
+        if not sys.stdin.isatty():
+            return False
+        print("Cancel the running tasks? [y/N] ", end="", file=sys.stderr, flush=True)
+        signals = self._interrupts.count
+        while self._interrupts.count == signals and self._engine.live:
+            if select.select([sys.stdin], [], [], 0)[0]:
+                return sys.stdin.readline().strip().lower() in ("y", "yes")
+            self._turn(0.05)
+        print(file=sys.stderr)
         return False

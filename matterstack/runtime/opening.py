@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from journal import Journal, Lease, LeaseHeld
+from journal.verify import Report
 from matterstack.errors import RunBusy, UnknownName
 from matterstack.runtime.backends.local import processes
 from matterstack.runtime.projections import TaskTables
@@ -37,6 +38,16 @@ def open_journal(path: Path, *, create: bool = True, read_only: bool = False) ->
         JournalError: It cannot be opened; the message says why and what to do.
     """
     return Journal.open(path, projections=[TaskTables()], create=create, read_only=read_only)
+
+
+def verify_journal(path: Path) -> Report:
+    """Return what is wrong with the journal: first with its events, and where those are right with its tables."""
+    with Journal.open(path, create=False, read_only=True) as journal:
+        report = journal.verify(projections=False)
+    if not report.ok:
+        return report
+    with open_journal(path, create=False, read_only=True) as journal:
+        return journal.verify()
 
 
 def runs(journal: Journal) -> list[str]:
@@ -99,4 +110,7 @@ def lease_of(journal: Journal, run: str) -> str | None:
     info = journal.lease(run)
     if info is None or info.owner is None or _is_dead(info.owner):
         return None
-    return f"pid {info.owner.get('pid')} on {info.owner.get('host')}"
+    silent_s = (journal.now() - info.heartbeat) / 1e6
+    # Its heartbeat comes four times in the time to live; a longer silence means that it is stopped or stuck.
+    since = f", silent for {silent_s:.0f} s" if silent_s > info.ttl_s / 2 else ""
+    return f"pid {info.owner.get('pid')} on {info.owner.get('host')}{since}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -28,11 +28,27 @@ class Plan(Struct):
     facts: list[tuple[str, ev.Event]]
     in_the_way: list[str]
 
+    def summary(self) -> str:
+        """Return what it changes, for instance ``changed: a; to run again with them: b; added: c``."""
+        groups = {
+            "changed": [t for t, e in self.facts if isinstance(e, ev.TaskChanged) and not e.upstream],
+            "to run again with them": [t for t, e in self.facts if isinstance(e, ev.TaskChanged) and e.upstream],
+            "added": [t for t, e in self.facts if isinstance(e, ev.TaskAdded)],
+            "dropped": [t for t, e in self.facts if isinstance(e, ev.TaskDropped)],
+        }
+        return "; ".join(f"{what}: {_listed(tasks)}" for what, tasks in groups.items() if tasks)
+
 
 def make_plan(
-    journal: Journal, run: str, workflow: Workflow, specs: WorkflowSpecs, needs: Mapping[str, Sequence[str]]
+    journal: Journal,
+    run: str,
+    workflow: Workflow,
+    specs: WorkflowSpecs,
+    needs: Mapping[str, Sequence[str]],
+    *,
+    rerun: Collection[str] = (),
 ) -> Plan:
-    """Return what has to be recorded so that the run's tasks are those of the workflow.
+    """Return what has to be recorded so that the run's tasks are those of the workflow, ``rerun`` as if changed.
 
     Raises:
         SpecError: An input file is missing.
@@ -47,7 +63,7 @@ def make_plan(
         hashed = spec_hash(spec)
         if before is None:
             facts.append((task.task_id, ev.TaskAdded(order, hashed, spec)))
-        elif before.spec_hash != hashed or before.dropped:
+        elif before.spec_hash != hashed or before.dropped or task.task_id in rerun:
             changed[task.task_id] = ev.TaskChanged(order, hashed, spec)
     again = _downstream(changed, workflow, specs, needs, old) if changed else {}
     gone = old.keys() - workflow.tasks.keys()
@@ -75,12 +91,15 @@ def _downstream(
     }
 
 
+def _listed(task_ids: Sequence[str]) -> str:
+    return ", ".join(task_ids[:5]) + (f" and {len(task_ids) - 5} more" if len(task_ids) > 5 else "")
+
+
 def refuse_live(run: str, task_ids: Sequence[str]) -> RunError:
     """Return the error for changes to tasks whose attempt is live."""
-    shown = ", ".join(task_ids[:5]) + (f" and {len(task_ids) - 5} more" if len(task_ids) > 5 else "")
     return RunError(
-        f"run {run!r}: the workflow changes tasks that are submitted or running: {shown}. Nothing was changed or "
-        f"started. Let them end first (`matterstack resume {run}`), or cancel them with --replace."
+        f"run {run!r}: the workflow changes tasks that are submitted or running: {_listed(task_ids)}. Nothing was "
+        f"changed or started. Let them end first (`matterstack resume {run}`), or cancel them with --replace."
     )
 
 

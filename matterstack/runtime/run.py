@@ -39,12 +39,14 @@ class Options(Struct, kw_only=True):
 
     fail_fast: bool = False
     replace: bool = False
+    rerun: Sequence[str] = ()
     retry_failed: bool = False
     retry_interrupted: bool = False
     retry: Sequence[str] = ()
     cancel: Sequence[str] = ()
     only_cancel: bool = False
     observe: Observer | None = None
+    announce: Callable[[str], None] | None = None
     ask: Callable[[], bool] | None = None
 
 
@@ -71,19 +73,28 @@ def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, 
     if problem:
         raise RunError(f"run id {run_id!r}: {problem}. Nothing was started.")
     needs = workflow.dependencies()
+    for task_id in options.rerun:
+        if task_id not in workflow:
+            raise UnknownName("task", task_id, workflow.tasks, "Nothing was started")
     _check_files(workflow, settings.backend)
     specs = WorkflowSpecs(workflow)
     with open_journal(path) as journal:
         session = _Session(journal, path, run_id, settings, options)
         before = journal.head(run_id).version
-        plan = make_plan(journal, run_id, workflow, specs, needs)
+
+        def planned() -> Plan:
+            return make_plan(journal, run_id, workflow, specs, needs, rerun=options.rerun)
+
+        plan = planned()
         if before and not plan.facts and session.nothing_to_do():
             return session.result()
         with session.held():
             if journal.head(run_id).version != before:
-                plan = make_plan(journal, run_id, workflow, specs, needs)
+                plan = planned()
             if plan.in_the_way:
-                plan = session.clear_the_way(plan, lambda: make_plan(journal, run_id, workflow, specs, needs))
+                plan = session.clear_the_way(plan, planned)
+            if before and options.announce is not None and plan.facts:
+                options.announce(plan.summary())
             record_plan(journal, run_id, workflow.name or run_id, plan, session.lease, settings.profile)
             tolerant = {task.task_id for task in workflow if task.allow_dependency_failure}
             session.drive(specs, lambda: Schedule(needs, tolerant))

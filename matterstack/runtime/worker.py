@@ -221,6 +221,8 @@ class BackendWorker:
                     self._submissions.append((submission, {}))
                 case MatterStackError():
                     reports.append(Refused(submission.task.task_id, str(answer)))
+                case _:
+                    raise TypeError(f"submit returned {answer!r}; a job id is text")
         for _ in block:
             self._submissions.popleft()
         self._report(reports)
@@ -236,9 +238,9 @@ class BackendWorker:
                 files[name] = self.backend.retrieve(upstream[source.task_id], source.path)
             except FileNotFoundError:
                 raise SubmitRefusedError(
-                    f"task {source.task_id!r} did not write {source.path!r}, which task "
-                    f"{submission.task.task_id!r} takes as {name!r}. The latter was not started; mend the command that "
-                    "should write it, then run the workflow again."
+                    f"task {source.task_id!r} did not write {source.path!r}, or it was removed since; task "
+                    f"{submission.task.task_id!r} takes it as {name!r} and was not started. Mend the command that "
+                    f"should write it, or run the workflow with --rerun {source.task_id}."
                 ) from None
         return replace(submission, task=replace(submission.task, files=files))
 

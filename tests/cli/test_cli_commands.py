@@ -2,8 +2,10 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 
 import pytest
+from cli_project import COMMAND
 
 SLEEP = "exec sleep 60"
 
@@ -199,7 +201,7 @@ def test_logs_print_what_a_task_wrote(ended):
 def test_logs_of_a_task_that_was_never_submitted(ended):
     done = ended.ms("logs", "demo", "three")
     assert not done.stdout
-    assert "task 'three' has not been submitted" in done.stderr
+    assert "task 'three' has no job: it is FAILED DEPENDENCY_FAILED" in done.stderr
 
 
 def test_logs_follow_a_task_to_its_end(project):
@@ -290,7 +292,7 @@ def test_verify_names_the_event_that_was_altered_by_hand(ended):
     database.commit()
     database.close()
     done = ended.ms("verify", code=1)
-    assert f"event {position} (stream 'demo'" in done.stdout
+    assert f"event {position}, stream 'demo'" in done.stdout
     assert f"can be trusted up to version {position - 1}" in done.stdout
     found = ended.json("verify", code=1)
     assert not found["ok"]
@@ -406,3 +408,58 @@ def test_umask_and_a_read_only_home_do_not_matter(project):
     project.workflow(("one", "true"))
     project.ms("run", "wf.yaml", env={"HOME": "/proc/nowhere"})
     assert os.path.exists(project.path / "results/demo/one/1")
+
+
+def test_what_changes_and_keeps_things_speaks_json_too(ended):
+    assert ended.json("cancel", "demo") == {"run": "demo", "tasks": []}
+    assert ended.json("backup", "copy.db")["copy"] == "copy.db"
+    cleaned = ended.json("clean", "demo", "--dry-run")
+    assert (cleaned["run"], cleaned["dry_run"], cleaned["attempts"]) == ("demo", True, 2)
+
+
+def test_a_task_that_failed_with_others_is_not_tried_by_itself(ended):
+    assert "none of these tasks has failed by itself" in ended.ms("retry", "demo", "three").stdout
+
+
+def test_events_removed_from_the_end_are_told_by_verify_and_stop_everything_else(ended):
+    connection = sqlite3.connect(ended.path / ".matterstack/journal.db")
+    for (name,) in connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'events'"
+    ).fetchall():
+        connection.execute(f"DROP TRIGGER {name}")
+    connection.execute("DELETE FROM events WHERE position > (SELECT max(position) - 3 FROM events)")
+    connection.commit()
+    connection.close()
+    assert "later ones were removed" in ended.ms("verify", code=1).stdout
+    for command in (("run", "wf.yaml"), ("status",), ("resume",)):
+        assert "some were deleted" in ended.fails(*command)
+
+
+def test_a_named_task_runs_again_although_it_is_done(project):
+    project.workflow(
+        ("one", project.counted("one", "date > now"), {"outputs": ["now"]}),
+        ("two", project.counted("two"), {"files": {"now": {"task": "one", "output": "now"}}}),
+    )
+    project.ms("run", "wf.yaml")
+    (project.path / "results/demo/one/1/now").unlink()
+    again = project.ms("run", "wf.yaml", "--rerun", "one")
+    assert "changed: one; to run again with them: two" in again.stderr
+    assert (project.path / "results/demo/one/2/now").exists()
+    assert (project.path / "results/demo/two/2/now").exists()
+    assert "no task 'onee'. Did you mean 'one'? Nothing was started" in project.fails(
+        "run", "wf.yaml", "--rerun", "onee"
+    )
+
+
+def test_logs_are_the_bytes_that_were_written_and_following_ends_without_a_controller(project):
+    project.workflow(("one", "printf '\\377\\000x'"), ("two", "sleep 0.5; echo over"))
+    project.ms("run", "wf.yaml")
+    command = [*COMMAND, "logs", "demo", "one"]
+    assert (
+        subprocess.run(command, cwd=project.path, env=project.env, capture_output=True, check=True).stdout == b"\xff\0x"
+    )
+    process = project.start("run", "wf.yaml", "--rerun", "two")
+    project.until_state("two", "RUNNING")
+    process.kill()
+    process.wait()
+    assert project.ms("logs", "demo", "two", "--follow").stdout == "over\n"

@@ -284,3 +284,11 @@ def test_files_of_yaml_start_from_its_directory(tmp_path, monkeypatch):
         files = load_workflow(given)["a"].files
         assert files["s"].absolute() == tmp_path / "sub/s.py"
         assert files["t"] == Path("/abs/t")
+
+
+def test_text_that_names_a_file_is_asked_about(tmp_path):
+    (tmp_path / "POSCAR").write_text("Al\n")
+    path = tmp_path / "w.yaml"
+    path.write_text("tasks: [{task_id: a, command: 'true', files: {POSCAR: POSCAR}}]\n")
+    with pytest.raises(ConfigError, match=r"w.yaml:1: .*'POSCAR' is a file: write {path: POSCAR}"):
+        load_workflow(path)

@@ -10,12 +10,13 @@ import subprocess
 
 import pytest
 from campaigns import check_journal, states
+from example_backend import PopenBackend
 from watching import eventually, python
 
 from journal import JournalError
 from matterstack import Task, Workflow, resume, run_workflow
 from matterstack.core import events as ev
-from matterstack.errors import BackendUnavailable, RunError
+from matterstack.errors import BackendBroken, BackendUnavailable, RunError
 from matterstack.runtime.backends.local import LocalBackend, processes, record, shell, store
 from matterstack.runtime.backends.local.shell import SlotShell
 from matterstack.runtime.opening import open_journal
@@ -198,3 +199,23 @@ def test_a_queue_that_cannot_be_written_once_fails_nothing(tmp_path, journal, lo
     assert set(states(result).values()) == {"COMPLETED"}
     assert starts(tmp_path) == {f"t{i}": 1 for i in range(8)}
     check_journal(journal)
+
+
+@pytest.mark.parametrize("answer", [7, None])
+def test_a_job_id_that_is_no_text_stops_the_run_with_a_clear_error(journal, answer):
+    class Odd(PopenBackend):
+        def submit(self, task):
+            super().submit(task)
+            return answer
+
+    with pytest.raises(BackendBroken, match=r"submit returned .*; a job id is text"):
+        run_workflow(Workflow("run", [Task("true", "a")]), backend=Odd(), journal=journal)
+
+
+def test_other_things_than_workflows_backends_and_tasks_are_refused_by_type(journal, local):
+    with pytest.raises(TypeError, match="run_workflow takes a Workflow, not list"):
+        run_workflow([Task("true", "a")], journal=journal)
+    with pytest.raises(TypeError, match="goes to `profile`"):
+        run_workflow(Workflow("run"), backend="local", journal=journal)
+    with pytest.raises(TypeError, match="submit takes a Task, not str"):
+        local().submit("echo hi")

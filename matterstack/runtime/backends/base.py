@@ -121,6 +121,10 @@ class ComputeBackend(ABC):
         del job_ids
         return []
 
+    def read_log(self, job_id: str, stream: str, offset: int) -> bytes:
+        """Return what the job has written to ``"stdout"`` or ``"stderr"`` from byte ``offset`` on."""
+        return self.get_logs(job_id)[stream].encode("utf-8", "replace")[offset:]
+
     def workdir(self, job_id: str) -> Path:  # noqa: ARG002  # for those that override it
         """Return the job's directory on this machine.
 

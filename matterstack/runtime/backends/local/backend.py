@@ -84,6 +84,8 @@ class LocalBackend(ComputeBackend):
             SubmitRefusedError: Another spec has this id already, or a secret is missing.
             BackendUnavailable: The workspace cannot be written.
         """
+        if not isinstance(task, Task):
+            raise TypeError(f"submit takes a Task, not {type(task).__name__}: Task(command, task_id)")
         if any(isinstance(source, OutputRef) for source in task.files.values()):
             raise SubmitRefusedError(
                 f"task {task.task_id!r} takes another task's output, which submit() alone cannot find. "
@@ -124,6 +126,16 @@ class LocalBackend(ComputeBackend):
             for stream in ("stdout", "stderr")
             for path in [self.workdir(job_id) / f"{stream}.txt"]
         }
+
+    def read_log(self, job_id: str, stream: str, offset: int) -> bytes:
+        """Return what the job has written from byte ``offset`` on."""
+        self._check_known(job_id)
+        path = self.workdir(job_id) / f"{stream}.txt"
+        if not path.exists():
+            return b""
+        with path.open("rb") as written:
+            written.seek(offset)
+            return written.read()
 
     def cancel(self, job_id: str) -> None:
         """End the job's whole process group, TERM then KILL, and wait until it is over."""
