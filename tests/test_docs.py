@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from matterstack import Task
 from matterstack.core.machine import Reason, State
 
 ROOT = Path(__file__).parents[1]
@@ -151,3 +153,15 @@ def test_links_into_pages_lead_to_headings(page):
         text = (page.parent / target if target else page).read_text()
         headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor
+
+
+def test_the_yaml_of_the_workflows_page_runs(shell):
+    (shell.path / "scan.yaml").write_text(blocks(DOCS / "workflows.md", "yaml")[0])
+    assert shell("matterstack run scan.yaml").stdout == "scan: 2 of 2 tasks COMPLETED\n"
+    assert (shell.path / "results/scan/dos/1/lines").read_text().strip() == "2"
+
+
+def test_every_field_of_a_task_is_explained():
+    page = (DOCS / "workflows.md").read_text()
+    missing = [field.name for field in msgspec.structs.fields(Task) if f"`{field.name}`" not in page]
+    assert not missing

@@ -62,8 +62,8 @@ class JobStore:
             self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
             # WAL needs memory that all processes share, which a network file system does not give.
             mode = "DELETE" if network_type(str(self.path.parent)) else "WAL"
-            self._db.execute(f"PRAGMA journal_mode = {mode}")
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(f"PRAGMA journal_mode = {mode}")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise BackendUnavailable("local", f"open the workspace {str(root)!r}", str(error)) from error
