@@ -452,14 +452,17 @@ def test_a_named_task_runs_again_although_it_is_done(project):
 
 
 def test_logs_are_the_bytes_that_were_written_and_following_ends_without_a_controller(project):
-    project.workflow(("one", "printf '\\377\\000x'"), ("two", "sleep 0.5; echo over"))
-    project.ms("run", "wf.yaml")
+    project.workflow(
+        ("one", "printf '\\377\\000x'"), ("two", f"while [ ! -e {project.path}/gate ]; do sleep 0.02; done; echo over")
+    )
+    process = project.start("run", "wf.yaml")
+    project.until_state("one", "COMPLETED")
+    project.until_state("two", "RUNNING")
     command = [*COMMAND, "logs", "demo", "one"]
     assert (
         subprocess.run(command, cwd=project.path, env=project.env, capture_output=True, check=True).stdout == b"\xff\0x"
     )
-    process = project.start("run", "wf.yaml", "--rerun", "two")
-    project.until_state("two", "RUNNING")
     process.kill()
     process.wait()
+    project.write("gate", "")
     assert project.ms("logs", "demo", "two", "--follow").stdout == "over\n"
