@@ -102,15 +102,7 @@ class History:
     def tasks(self, run: str, states: tuple[State, ...] = tuple(State)) -> Iterator[TaskStatus]:
         """Yield the run's tasks in these states, in the order of the workflow."""
         marks = ", ".join("?" * len(states))
-        rows = self._journal.query(
-            "SELECT task, state, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'"
-            " WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END, attempt, reason, exit_code, signal, detail,"
-            " job_id, started_at, ended_at, cancel_requested FROM tasks WHERE run = ? AND NOT dropped"
-            f" AND state IN ({marks}) ORDER BY ord",  # question marks only
-            (run, *states),
-        )
-        for *fields, cancel_requested in rows:
-            yield TaskStatus._make((*fields, bool(cancel_requested)))
+        yield from self._tasks(f"run = ? AND NOT dropped AND state IN ({marks}) ORDER BY ord", (run, *states))
 
     def task(self, run: str, task: str) -> TaskStatus:
         """Return one task.
@@ -119,7 +111,16 @@ class History:
             UnknownName: The run has no such task.
         """
         self.check_tasks(run, [task])
-        return next(status for status in self.tasks(run) if status.task == task)
+        return self._tasks("subject = ?", (f"{run}/{task}",))[0]
+
+    def _tasks(self, where: str, params: tuple[str, ...]) -> list[TaskStatus]:
+        rows = self._journal.query(
+            "SELECT task, state, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'"
+            " WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END, attempt, reason, exit_code, signal, detail,"
+            f" job_id, started_at, ended_at, cancel_requested FROM tasks WHERE {where}",
+            params,
+        )
+        return [TaskStatus._make((*fields, bool(cancel_requested))) for *fields, cancel_requested in rows]
 
     def check_tasks(self, run: str, tasks: list[str]) -> None:
         """Do nothing when the run has all these tasks.

@@ -189,8 +189,7 @@ class Driver:
         if not sys.stdin.isatty():
             return False
         print("Cancel the running tasks? [y/N] ", end="", file=sys.stderr, flush=True)
-        signals = self._interrupts.count
-        while self._interrupts.count == signals and self._engine.live:
+        while self._interrupts.count <= 2 and self._engine.live:
             if select.select([sys.stdin], [], [], 0)[0]:
                 return sys.stdin.readline().strip().lower() in ("y", "yes")
             self._turn(0.05)
