@@ -16,7 +16,7 @@ from .event import RecordedEvent
 
 def lines(events: Iterable[RecordedEvent]) -> Iterator[str]:
     """Yield one line of JSON per event, without the line end; the data stands in it as an object."""
-    from json import dumps  # noqa: PLC0415
+    from json import dumps
 
     for event in events:
         fields = {

@@ -124,7 +124,7 @@ def _write_schema(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _settle_on_network(path: str, kind: str) -> None:
-    import warnings  # noqa: PLC0415
+    import warnings
 
     directory = os.path.dirname(path)
     if not filesystem.locks_work(directory):

@@ -49,7 +49,7 @@ class RecordedEvent(NamedTuple):
         Raises:
             ValueError: The appender did not write valid JSON.
         """
-        from json import loads  # noqa: PLC0415  # readers with a decoder of their own never pay for it
+        from json import loads  # readers with a decoder of their own never pay for it
 
         decoded: dict[str, Any] = loads(self.data)
         return decoded

@@ -55,10 +55,10 @@ def locks_work(directory: str) -> bool:
     Raises:
         OSError: The probe file cannot be written.
     """
-    import fcntl  # noqa: PLC0415  # only network file systems are probed
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
+    import fcntl  # only network file systems are probed
+    import subprocess
+    import sys
+    import tempfile
 
     def other_process() -> str:
         command = [sys.executable, "-I", "-S", "-c", _PROBE, probe.name]

@@ -69,7 +69,7 @@ class Lease:
 
 def find(connection: sqlite3.Connection, stream: str) -> LeaseInfo | None:
     """Return the lease of a stream as recorded, None if it was never taken."""
-    from json import loads  # noqa: PLC0415
+    from json import loads
 
     row = connection.execute(
         "SELECT stream, epoch, owner, heartbeat, ttl FROM leases WHERE stream = ?", (stream,)
@@ -81,7 +81,7 @@ def find(connection: sqlite3.Connection, stream: str) -> LeaseInfo | None:
 
 def acquire(journal: Journal, stream: str, owner: Owner, ttl_s: float, is_dead: IsDead) -> Lease:
     """Take a stream; see ``Journal.acquire``."""
-    from json import dumps  # noqa: PLC0415
+    from json import dumps
 
     seen = journal.lease(stream)
     while True:

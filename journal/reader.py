@@ -134,7 +134,7 @@ class Reader:
 
     def sqlite_utils(self) -> Database:
         """Return a read-only ``sqlite_utils.Database`` on a connection of its own; the caller closes it."""
-        from sqlite_utils import Database  # noqa: PLC0415  # 0.1 s, and only those who ask pay
+        from sqlite_utils import Database  # 0.1 s, and only those who ask pay
 
         with Doing(self.path, "open it for sqlite-utils"):
             return Database(open_read_only(self.path), execute_plugins=False)

@@ -111,7 +111,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring an older or empty file to the current schema. The caller holds the transaction."""
-    from sqlite_utils import Database, Migrations  # noqa: PLC0415  # 0.1 s that only old files pay
+    from sqlite_utils import Database, Migrations  # 0.1 s that only old files pay
 
     migrations = Migrations(MIGRATION_SET)
     for name, statements in STEPS:

@@ -188,7 +188,7 @@ class Journal(Reader):
         Returns:
             What was found: ``ok``, the problems, and per stream the last version that can be trusted.
         """
-        from .verify import verify  # noqa: PLC0415  # not needed at start-up
+        from .verify import verify  # not needed at start-up
 
         return verify(self.path, tuple(self._projections) if projections else ())
 

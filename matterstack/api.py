@@ -109,7 +109,7 @@ def resume(
     def settings(recorded: Mapping[str, Any]) -> runs.Settings:
         if profile is not None or backend is not None:
             return chosen_settings(profile, backend, path, config)
-        from matterstack.config.profiles import open_backend  # noqa: PLC0415  # only where it is needed
+        from matterstack.config.profiles import open_backend  # only where it is needed
 
         return runs.Settings(open_backend(recorded), recorded)
 
@@ -125,7 +125,7 @@ def chosen_settings(
     """Return the backend to use, and what the journal remembers of it."""
     if backend is not None:
         return runs.Settings(backend, {"name": type(backend).__name__, **backend.settings()})
-    from matterstack.config.profiles import Profiles, settings  # noqa: PLC0415  # only where profiles are used
+    from matterstack.config.profiles import Profiles, settings  # only where profiles are used
 
     home = journal.parent.parent if journal.parts[-2:] == JOURNAL.parts else None
     return settings(Profiles(Path(config) if config else None, home).choose(profile))

@@ -91,12 +91,12 @@ def _files(given: Path | None, start: Path) -> Iterator[tuple[Path, Path]]:
 
 def _read(file: Path) -> tuple[str | None, Mapping[str, Any]]:
     if file.suffix == ".py":
-        from matterstack.config.python_file import read_python  # noqa: PLC0415  # only where there is one
+        from matterstack.config.python_file import read_python  # only where there is one
 
         names = read_python(file)
         data = {key: names[key] for key in ("default", "profiles") if key in names}
     else:
-        from matterstack.config.yaml_file import read_yaml  # noqa: PLC0415  # 20 ms; without a file nobody needs it
+        from matterstack.config.yaml_file import read_yaml  # 20 ms; without a file nobody needs it
 
         data = read_yaml(file) or {}
     if not isinstance(data, Mapping) or not isinstance(data.get("profiles"), Mapping):
@@ -111,7 +111,7 @@ def _read(file: Path) -> tuple[str | None, Mapping[str, Any]]:
 
 
 def _wrong(file: Path, key: object, problem: str) -> ConfigError:
-    from matterstack.config.checked import wrong  # noqa: PLC0415  # imports yaml
+    from matterstack.config.checked import wrong  # imports yaml
 
     return wrong(file, [], problem, key)
 
@@ -142,7 +142,7 @@ def resolve(profile: Profile) -> dict[str, Any]:
 
 
 def _checked_local(profile: Profile, file: Path) -> LocalProfile:
-    from matterstack.config.checked import checked, wrong  # noqa: PLC0415  # imports yaml
+    from matterstack.config.checked import checked, wrong  # imports yaml
 
     where = ["profiles", profile.name]
     if not isinstance(profile.value, Mapping):

@@ -43,7 +43,7 @@ def read_python(path: Path) -> dict[str, Any]:
 
 
 def _line(path: Path, error: BaseException) -> str:
-    import traceback  # noqa: PLC0415  # only where there is an error
+    import traceback  # only where there is an error
 
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]

@@ -18,7 +18,7 @@ def load_workflow(path: Path) -> Workflow:
         ConfigError: The file cannot be read, or has no workflow, or one that makes no sense.
     """
     if path.suffix in (".yaml", ".yml"):
-        from matterstack.config.yaml_workflow import read_yaml_workflow  # noqa: PLC0415  # yaml takes 20 ms
+        from matterstack.config.yaml_workflow import read_yaml_workflow  # yaml takes 20 ms
 
         workflow = read_yaml_workflow(path)
     elif path.suffix == ".py":
@@ -30,7 +30,7 @@ def load_workflow(path: Path) -> Workflow:
 
 
 def _from_python(path: Path) -> Workflow:
-    from matterstack.config.python_file import read_python  # noqa: PLC0415  # imports runpy only for Python files
+    from matterstack.config.python_file import read_python  # imports runpy only for Python files
 
     names = read_python(path)
     found = names.get("workflow")

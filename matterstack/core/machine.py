@@ -63,7 +63,7 @@ def compile_machine() -> Machine:
         ValueError: The table names a state that does not exist or has a row twice, which ``transitions``
             itself takes without a word.
     """
-    from transitions import Machine  # noqa: PLC0415  # 20 ms that a run with nothing to do need not pay
+    from transitions import Machine  # 20 ms that a run with nothing to do need not pay
 
     rows = [(event, source, target) for event, sources, target in TRANSITIONS for source in sources]
     states = frozenset(State)  # `in State` raises for a plain str before Python 3.12

@@ -62,7 +62,7 @@ def _copy(source: Path, target: str, expected: FileDigest | None) -> None:
         raise SubmitRefusedError(
             f"input file {str(source)!r} is gone. The task was not started; put it back, then `matterstack retry`."
         )
-    import shutil  # noqa: PLC0415  # 5 ms, and most tasks copy nothing
+    import shutil  # 5 ms, and most tasks copy nothing
 
     try:
         Path(target).unlink(missing_ok=True)  # what a crash left may be read-only

@@ -168,7 +168,8 @@ def test_a_second_ctrl_c_asks_and_y_cancels(waiting, terminal):
     assert waiting.ran("t2") == 0
 
 
-def test_a_third_ctrl_c_leaves_the_question_and_the_tasks(waiting, terminal):
+@pytest.mark.parametrize("answer", ["\n", "\x03"], ids=["enter", "a third Ctrl-C"])
+def test_a_second_ctrl_c_asks_and_anything_else_leaves_tasks_running(waiting, terminal, answer):
     screen = terminal("run", "wf.yaml")
     waiting.until_state("t0", "RUNNING")
     waiting.until_state("t1", "RUNNING")
@@ -176,22 +177,7 @@ def test_a_third_ctrl_c_leaves_the_question_and_the_tasks(waiting, terminal):
     screen.until("`matterstack resume demo`")
     screen.type("\x03")
     screen.until("Cancel the running tasks? [y/N]")
-    screen.type("\x03")
-    assert screen.end() == 130
-    assert waiting.states()["t0"] == "RUNNING"
-    (waiting.path / "go").touch()
-    waiting.ms("resume")
-
-
-def test_a_second_ctrl_c_asks_and_anything_else_leaves_tasks_running(waiting, terminal):
-    screen = terminal("run", "wf.yaml")
-    waiting.until_state("t0", "RUNNING")
-    waiting.until_state("t1", "RUNNING")
-    screen.type("\x03")
-    screen.until("`matterstack resume demo`")
-    screen.type("\x03")
-    screen.until("Cancel the running tasks? [y/N]")
-    screen.type("\n")
+    screen.type(answer)
     assert screen.end() == 130
     assert waiting.states()["t0"] == "RUNNING"
     (waiting.path / "go").touch()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 def main(symbol: str, volume_ratio: float) -> None:
     # Most of the time goes into these, so the start is noted before them.
-    import numpy as np  # noqa: PLC0415
-    from ase import Atoms  # noqa: PLC0415
-    from ase.calculators.emt import EMT  # noqa: PLC0415
-    from ase.data import atomic_numbers, reference_states  # noqa: PLC0415
+    import numpy as np
+    from ase import Atoms
+    from ase.calculators.emt import EMT
+    from ase.data import atomic_numbers, reference_states
 
     a = reference_states[atomic_numbers[symbol]]["a"] * volume_ratio ** (1 / 3)
     # The fcc primitive cell: one atom, cell vectors (0, a/2, a/2) and so on.

@@ -111,7 +111,7 @@ def bash() -> str:
     Raises:
         BackendUnavailable: There is none.
     """
-    from shutil import which  # noqa: PLC0415  # a run with nothing to start needs neither this nor subprocess
+    from shutil import which  # a run with nothing to start needs neither this nor subprocess
 
     found = which("bash")
     if found is None:
@@ -152,7 +152,7 @@ class SlotShell:
     """A running slot shell. ``fd`` becomes readable when its task is over or the shell is gone."""
 
     def __init__(self, root: str, env: Mapping[str, str], cores: int) -> None:
-        import subprocess  # noqa: PLC0415
+        import subprocess
 
         self.cores = cores
         self._process = subprocess.Popen(
@@ -204,7 +204,7 @@ class SlotShell:
 
 def end_group(pgid: int, grace_s: float) -> subprocess.Popen[bytes]:
     """Start a detached watcher that kills what is left of the process group after ``grace_s`` seconds."""
-    import subprocess  # noqa: PLC0415
+    import subprocess
 
     command = [bash(), "--norc", "--noprofile", "-p", "-c", _KILLER, "matterstack", str(pgid), str(int(grace_s * 10))]
     return subprocess.Popen(
