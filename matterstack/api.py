@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,8 @@ def run_workflow(
         retry_interrupted=retry_interrupted,
         observe=progress,
     )
-    settings = chosen_settings(profile, backend, path, config)
+    named = {task.profile for task in workflow if task.profile}
+    settings = chosen_settings(profile, backend, path, config, named)
     return runs.run(workflow, path, settings, run_id, options)
 
 
@@ -106,12 +107,13 @@ def resume(
     """
     path = find_journal(journal)
 
-    def settings(recorded: Mapping[str, Any]) -> runs.Settings:
+    def settings(recorded: Mapping[str, Any], others: Mapping[str, Any]) -> runs.Settings:
         if profile is not None or backend is not None:
-            return chosen_settings(profile, backend, path, config)
+            return chosen_settings(profile, backend, path, config, others)
         from matterstack.config.profiles import open_backend  # only where it is needed
 
-        return runs.Settings(open_backend(recorded), recorded)
+        more = {name: runs.Settings(open_backend(one), one) for name, one in others.items()}
+        return runs.Settings(open_backend(recorded), recorded, more)
 
     return runs.resume(run_id, path, settings, options or runs.Options())
 
@@ -121,11 +123,18 @@ def chosen_settings(
     backend: ComputeBackend | None,
     journal: Path,
     config: str | os.PathLike[str] | None,
+    named: Collection[str] = (),
 ) -> runs.Settings:
-    """Return the backend to use, and what the journal remembers of it."""
+    """Return the backends to use, and what the journal remembers of them; ``named``: profiles that tasks name."""
+    main = None
     if backend is not None:
-        return runs.Settings(backend, {"name": type(backend).__name__, **backend.settings()})
+        main = runs.Settings(backend, {"name": type(backend).__name__, **backend.settings()})
+        if not named:
+            return main
     from matterstack.config.profiles import Profiles, settings  # only where profiles are used
 
     home = journal.parent.parent if journal.parts[-2:] == JOURNAL.parts else None
-    return settings(Profiles(Path(config) if config else None, home).choose(profile))
+    profiles = Profiles(Path(config) if config else None, home)
+    main = main or settings(profiles.choose(profile))
+    main.others = {name: settings(profiles.choose(name)) for name in sorted(named) if name != main.profile["name"]}
+    return main

@@ -37,6 +37,52 @@ class BackendUnavailable(MatterStackError):
         )
 
 
+class TransportError(BackendUnavailable):
+    """A host could not be reached, or the connection to it broke.
+
+    ``started``: whether the command may have begun, so that nothing is known of what it did.
+    """
+
+    def __init__(self, host: str, cause: str, *, started: bool) -> None:
+        self.started = started
+        super().__init__(host, "run a command", cause)
+
+
+class AccessError(MatterStackError):
+    """A host will not be used before a person does something: an unknown host key, a refused login.
+
+    Trying again by itself would change nothing, and could lock an account.
+    """
+
+    def __init__(self, host: str, problem: str, remedy: str) -> None:
+        self.host, self.problem, self.remedy = host, problem, remedy
+        super().__init__(f"{host}: {problem}. Nothing was submitted, no task changed state; {remedy}")
+
+
+class LoginRefused(AccessError):
+    """A host refused our keys and answers."""
+
+
+class SubmitInDoubt(MatterStackError):
+    """Whether the scheduler has the job is not known yet; submitting it again settles it, and starts no second."""
+
+    def __init__(self, detail: str, *, again_s: float) -> None:
+        self.detail, self.again_s = detail, again_s
+        super().__init__(f"{detail}. It is not known yet whether the job was submitted; this is looked up again.")
+
+
+class SubmitAbsentError(MatterStackError):
+    """The attempt was not submitted, and no late command can submit it any more."""
+
+
+class SubmitHeld(MatterStackError):
+    """The scheduler takes no more jobs for now, for instance at a QOS limit; the task waits and is tried again."""
+
+    def __init__(self, detail: str, *, again_s: float) -> None:
+        self.detail, self.again_s = detail, again_s
+        super().__init__(f"{detail}. Nothing was submitted; it is tried again later.")
+
+
 class BackendBroken(MatterStackError):
     """A backend failed in a way that it should not; its own error is the cause of this one."""
 

@@ -16,11 +16,15 @@ from matterstack.runtime.state import load_counts
 
 
 class RunStatus(NamedTuple):
-    """A run as recorded. Times are seconds since 1970 UTC. ``controller`` is the process that has it, if any."""
+    """A run as recorded. ``profiles``: those that tasks name themselves, by name.
+
+    Times are seconds since 1970 UTC. ``controller`` is the process that has it, if any.
+    """
 
     run: str
     counts: dict[str, int]
     profile: dict[str, Any]
+    profiles: dict[str, dict[str, Any]]
     created_at: float
     started_at: float | None
     stopped_at: float | None
@@ -43,6 +47,7 @@ class TaskStatus(NamedTuple):
     started_at: float | None
     ended_at: float | None
     cancel_requested: bool
+    profile: str = ""
 
 
 class PastEvent(NamedTuple):
@@ -84,14 +89,15 @@ class History:
 
     def status(self, run: str) -> RunStatus:
         """Return how a run stands."""
-        ((profile, created, started, stopped, why),) = self._journal.query(
-            "SELECT profile, created_at, started_at, stopped_at, why FROM runs WHERE run = ?", (run,)
+        ((profile, profiles, created, started, stopped, why),) = self._journal.query(
+            "SELECT profile, profiles, created_at, started_at, stopped_at, why FROM runs WHERE run = ?", (run,)
         )
         counts = {state.value: n for state, n in load_counts(self._journal, run).items()}
         return RunStatus(
             run,
             counts,
             msgspec.json.decode(profile),
+            msgspec.json.decode(profiles),
             created / 1e6,
             started / 1e6 if started is not None else None,
             stopped / 1e6 if stopped is not None else None,
@@ -117,10 +123,10 @@ class History:
         rows = self._journal.query(
             "SELECT task, state, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'"
             " WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END, attempt, reason, exit_code, signal, detail,"
-            f" job_id, started_at, ended_at, cancel_requested FROM tasks WHERE {where}",
+            f" job_id, started_at, ended_at, cancel_requested, profile FROM tasks WHERE {where}",
             params,
         )
-        return [TaskStatus._make((*fields, bool(cancel_requested))) for *fields, cancel_requested in rows]
+        return [TaskStatus._make((*fields, bool(cancelled), profile)) for *fields, cancelled, profile in rows]
 
     def check_tasks(self, run: str, tasks: list[str]) -> None:
         """Do nothing when the run has all these tasks.

@@ -81,7 +81,9 @@ def logs(arguments: argparse.Namespace) -> int:
     stream = "stderr" if arguments.stderr else "stdout"
     with History(find_journal(arguments.journal)) as journal:
         run = journal.run(arguments.run)
-        backend = open_backend(journal.status(run).profile)
+        settings = journal.status(run)
+        named = journal.task(run, arguments.task).profile
+        backend = open_backend(settings.profiles.get(named, settings.profile))
         written = 0
         while True:
             task = journal.task(run, arguments.task)

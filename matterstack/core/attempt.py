@@ -20,6 +20,10 @@ class Attempt(Struct, frozen=True):
     number: int = 0
     token: str = ""
     boot: str = ""
+    gen: int = 0
+    array: str = ""
+    index: int | None = None
+    profile: str = ""
     job_id: str | None = None
     requested: bool = False
     in_doubt: bool = False
@@ -65,6 +69,10 @@ def evolve(attempt: Attempt, event: ev.Event) -> Attempt:  # noqa: C901, PLR0911
                 event.attempt,
                 event.token,
                 event.boot,
+                event.gen,
+                event.array,
+                event.index,
+                event.profile,
                 requested=True,
                 cancel_requested=attempt.cancel_requested and event.attempt == attempt.number,
             )

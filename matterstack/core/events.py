@@ -34,11 +34,20 @@ class TaskDropped(Event, frozen=True, omit_defaults=True):
 
 
 class SubmitRequested(Event, frozen=True, omit_defaults=True):
-    """Intent to submit attempt ``attempt``, recorded before anything is done by a controller of boot ``boot``."""
+    """Intent to submit attempt ``attempt``, recorded before anything is done by a controller of boot ``boot``.
+
+    ``gen`` counts the tries to submit this attempt, from 1; those before were proved not to have started.
+    ``array`` is the token of the job array that it goes in, as element ``index``; empty for a job of its own.
+    ``profile`` is the backend's, where it is not the run's.
+    """
 
     attempt: int
     token: str
     boot: str = ""
+    gen: int = 1
+    array: str = ""
+    index: int | None = None
+    profile: str = ""
 
 
 class JobSubmitted(Event, frozen=True, omit_defaults=True):
@@ -121,13 +130,14 @@ class RunCreated(Event, frozen=True, omit_defaults=True):
 
 
 class RunStarted(Event, frozen=True, omit_defaults=True):
-    """A controller took the run."""
+    """A controller took the run. ``profiles`` are those that tasks name themselves, by name."""
 
     host: str
     pid: int
     boot_id: str
     version: str
     profile: dict[str, Any] = {}
+    profiles: dict[str, Any] = {}
 
 
 class RunStopped(Event, frozen=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from typing import Final
 
 from matterstack.core.attempt import Attempt
 from matterstack.core.machine import COMPLETED, FAILED, Reason
-from matterstack.core.workflow import Task
+from matterstack.core.workflow import DEFAULT_RETRY, Task
 
 
 class Outcome(StrEnum):
@@ -26,21 +26,26 @@ NOT_STARTED: Final = frozenset({Reason.NODE_FAIL, Reason.PREEMPTED, Reason.BOOT_
 FINAL_WORD: Final = frozenset({Reason.CANCELLED, Reason.SUBMIT_REFUSED, Reason.DEPENDENCY_FAILED})
 
 
-def outcome(task: Task, attempt: Attempt) -> Outcome:
+def outcome(task: Task, attempt: Attempt, retry: str = "") -> Outcome:
     """Return what follows from the end of the attempt.
 
     Args:
         task: Its spec; ``retry``, ``max_attempts`` and ``allow_failure`` decide.
         attempt: COMPLETED or FAILED.
+        retry: The profile's policy, for tasks that leave theirs at the default; empty for none.
     """
     if attempt.state is COMPLETED:
         return Outcome.DONE
     assert attempt.state is FAILED, attempt
-    if attempt.number < task.max_attempts and _retries(task.retry, attempt):
+    if attempt.number < task.max_attempts and _retries(_policy(task, retry), attempt):
         return Outcome.RETRY
     if attempt.reason in UNDECIDED:
         return Outcome.DECIDE
     return Outcome.DONE if task.allow_failure else Outcome.BLOCKED
+
+
+def _policy(task: Task, retry: str) -> str:
+    return retry if retry and task.retry == DEFAULT_RETRY else task.retry
 
 
 def _retries(retry: str, attempt: Attempt) -> bool:

@@ -18,7 +18,7 @@ from matterstack.errors import SpecError
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 _NAMES: Final = (
     *("cores", "memory_gb", "gpus", "time_limit_minutes", "image", "allow_failure", "allow_dependency_failure"),
-    *("outputs", "secrets", "retry", "max_attempts"),
+    *("outputs", "secrets", "retry", "max_attempts", "profile"),
 )
 _values: Final = attrgetter(*_NAMES)
 _DEFAULTS: Final = tuple({field.name: field.default for field in fields_of(Task)}[name] for name in _NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -17,6 +18,15 @@ def token(journal_id: str, run_key: str, task_id: str, attempt: int) -> str:
         task_id: Id of the task.
         attempt: Number of the attempt, from 1.
     """
-    name = "\0".join((journal_id, run_key, task_id, str(attempt)))
+    return _named(journal_id, run_key, task_id, str(attempt))
+
+
+def array_token(tokens: Sequence[str]) -> str:
+    """Return the token of a job array of these, each an attempt's token and the number of its try, in this order."""
+    return _named("array", *tokens)
+
+
+def _named(*parts: str) -> str:
+    name = "\0".join(parts)
     bits = int.from_bytes(sha256(name.encode()).digest(), "big") >> (256 - 26 * 5)
     return "ms-" + "".join([_ALPHABET[bits >> shift & 31] for shift in range(125, -1, -5)])

@@ -15,6 +15,7 @@ from msgspec.structs import fields, force_setattr
 from matterstack.errors import SpecError, WorkflowError, nearest
 
 ID_MAX: Final = 128
+DEFAULT_RETRY: Final = "if-not-started"
 RETRIES: Final = ("never", "if-not-started", "infrastructure", "always")
 # The attempt directory is shared with the task's own files, so these names are taken.
 RESERVED_FILES: Final = ("stdout.txt", "stderr.txt")
@@ -58,6 +59,7 @@ class Task(Struct, frozen=True):
         retry: Which ends are tried again by themselves: ``"never"``, ``"if-not-started"`` (default),
             ``"infrastructure"`` (also node failures, interruptions and losses) or ``"always"``.
         max_attempts: Most attempts that ``retry`` makes, at least 1.
+        profile: Name of the profile to run with, where it is not the run's.
 
     Raises:
         SpecError: A field has a wrong type or makes no sense; it names the task and the field.
@@ -80,8 +82,9 @@ class Task(Struct, frozen=True):
     allow_dependency_failure: bool = False
     outputs: Sequence[str] = ()
     secrets: Sequence[str] = ()
-    retry: str = "if-not-started"
+    retry: str = DEFAULT_RETRY
     max_attempts: int = 3
+    profile: str = ""
 
     def __post_init__(self) -> None:
         if problem := id_problem(self.task_id):
@@ -124,7 +127,7 @@ class Task(Struct, frozen=True):
 # Nearly all tasks leave most of these as they are; comparing them at once halves the cost of making a task.
 _RESOURCES: Final = (
     *("cores", "gpus", "max_attempts", "memory_gb", "time_limit_minutes", "retry", "image"),
-    *("allow_failure", "allow_dependency_failure"),
+    *("allow_failure", "allow_dependency_failure", "profile"),
 )
 _resources: Final = attrgetter(*_RESOURCES)
 _DEFAULT_RESOURCES: Final = tuple({field.name: field.default for field in fields(Task)}[name] for name in _RESOURCES)
@@ -252,6 +255,8 @@ def _check_resources(task: Task) -> None:
     for field in ("allow_failure", "allow_dependency_failure"):
         if type(getattr(task, field)) is not bool:
             raise SpecError(task.task_id, field, f"must be True or False, not {getattr(task, field)!r}")
+    if type(task.profile) is not str or (task.profile and id_problem(task.profile)):
+        raise SpecError(task.task_id, "profile", f"must be the name of a profile, not {task.profile!r}")
     if task.image is not None and (not _is_text(task.image) or not task.image):
         raise SpecError(task.task_id, "image", f"must be the name of a container image, not {task.image!r}")
 

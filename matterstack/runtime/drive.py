@@ -19,7 +19,7 @@ from matterstack.core.machine import State
 from matterstack.core.schedule import Schedule
 from matterstack.runtime.engine import Engine
 from matterstack.runtime.requests import Inbox
-from matterstack.runtime.worker import BackendWorker
+from matterstack.runtime.workers import Workers
 
 # While the backend has work ahead, ends are collected this long, so that many share one commit.
 GATHER_S: Final = 0.003
@@ -79,7 +79,7 @@ class Driver:
     def __init__(
         self,
         engine: Engine,
-        worker: BackendWorker,
+        workers: Workers,
         journal: Journal,
         lease: Lease,
         wake: threading.Event,
@@ -90,9 +90,9 @@ class Driver:
         only: set[str] | None = None,
     ) -> None:
         self._only = only
-        self._engine, self._worker, self._journal, self._lease, self._wake = (
+        self._engine, self._workers, self._journal, self._lease, self._wake = (
             engine,
-            worker,
+            workers,
             journal,
             lease,
             wake,
@@ -110,7 +110,7 @@ class Driver:
             RunBusy: Another controller took the run over.
             JournalError: The journal could not be written; nothing was started after that.
         """
-        self._worker.start()
+        self._workers.start()
         try:
             with self._interrupts.installed():
                 self._engine.begin(only=self._only)
@@ -124,7 +124,7 @@ class Driver:
                 self._show(final=True)
                 return True
         finally:
-            self._worker.stop()
+            self._workers.stop()
 
     def _over(self) -> bool:
         """Return whether everything, or what this driver is here to see the end of, is over."""

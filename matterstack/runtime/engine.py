@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final, Protocol
+from functools import partial
+
+from msgspec.structs import replace
 
 from matterstack.core import events as ev
 from matterstack.core.attempt import Attempt, evolve
@@ -12,44 +13,24 @@ from matterstack.core.machine import COMPLETED, FAILED, PENDING, RUNNING, Reason
 from matterstack.core.policy import Outcome, outcome
 from matterstack.core.reconcile import interpret
 from matterstack.core.schedule import Schedule
-from matterstack.core.spec import Digests
-from matterstack.core.token import token
-from matterstack.core.workflow import OutputRef, Task
-from matterstack.errors import BackendBroken
-from matterstack.runtime.backends.base import Submission
-from matterstack.runtime.worker import (
-    BackendWorker,
+from matterstack.core.token import array_token
+from matterstack.errors import BackendBroken, MatterStackError
+from matterstack.runtime.offers import RunFacts, Specs, freed_by, intent, make_offer
+from matterstack.runtime.reports import (
+    Absent,
     Crashed,
+    Held,
+    InDoubt,
+    Offer,
     Refused,
     Report,
     Seen,
     Submitted,
     Trouble,
-    Upstream,
     Withdrawn,
 )
+from matterstack.runtime.workers import Lane, Workers
 from matterstack.runtime.writer import Effect, Writer
-
-# Submitted beyond the backend's slots, so that slots never stand empty during a commit. Kept small: after a
-# kill each of these has to be checked against its record.
-AHEAD: Final = 16
-BLOCK: Final = 500  # for backends with a queue of their own
-
-
-class Specs(Protocol):
-    """The run's tasks, by id, in order. Read from the journal only when they are needed."""
-
-    def __getitem__(self, task_id: str) -> Task: ...
-
-    def digests(self, task_id: str) -> Digests:
-        """Return the recorded content of the task's ``Path`` inputs."""
-
-
-class RunFacts:
-    """What is fixed while a run is driven: its identity, this boot of the machine, its options."""
-
-    def __init__(self, journal_id: str, run: str, key: str, boot: str, *, fail_fast: bool = False) -> None:
-        self.journal_id, self.run, self.key, self.boot, self.fail_fast = journal_id, run, key, boot, fail_fast
 
 
 class Engine:
@@ -61,7 +42,7 @@ class Engine:
         attempts: What is known of each, in the order of the workflow.
         schedule: Their dependencies, nothing of them settled yet.
         writer: Where events go.
-        worker: The backend's worker.
+        workers: The backends' workers.
     """
 
     def __init__(
@@ -71,20 +52,17 @@ class Engine:
         attempts: Mapping[str, Attempt],
         schedule: Schedule,
         writer: Writer,
-        worker: BackendWorker,
+        workers: Workers,
     ) -> None:
         self.facts, self._specs, self._schedule = facts, specs, schedule
-        self._writer, self._worker = writer, worker
+        self._writer, self._workers = writer, workers
         self.attempts = dict(attempts)
         self.counts = dict.fromkeys(State, 0)
         for attempt in self.attempts.values():
             self.counts[attempt.state] += not attempt.dropped
         self.undecided: set[str] = set()
-        self.trouble = ""
         self.stopping = False
-        self.withdrawing = False
-        self._ready: deque[str] = deque()
-        self._live: set[str] = set()
+        self._live: dict[str, Lane] = {}
         self._by_job: dict[str, str] = {}
         self._pending_facts: list[tuple[str, ev.Event]] = []
         self._effects: list[Effect] = []
@@ -99,13 +77,23 @@ class Engine:
     @property
     def done(self) -> bool:
         """Whether nothing is left that this engine could do or wait for."""
-        return not self._live and not self.withdrawing and (not self._ready or self.stopping)
+        ready = any(lane.ready for lane in self._workers)
+        return not self._live and not self.withdrawing and (not ready or self.stopping)
+
+    @property
+    def withdrawing(self) -> bool:
+        """Whether a backend has not yet said what it took back."""
+        return any(lane.withdrawing for lane in self._workers)
 
     @property
     def hungry(self) -> bool:
-        """Whether the backend may soon run out of work that the engine has."""
-        slots = self._worker.backend.slots
-        return slots is None or len(self._live) < slots + AHEAD * 3 // 4
+        """Whether a backend may soon run out of work that the engine has."""
+        return any(lane.hungry for lane in self._workers)
+
+    @property
+    def trouble(self) -> str:
+        """Why a backend cannot be asked or takes nothing now; empty where all is well."""
+        return "; ".join(lane.trouble or lane.held for lane in self._workers if lane.trouble or lane.held)
 
     def running(self) -> list[str]:
         """Return the ids of the tasks that run."""
@@ -129,8 +117,9 @@ class Engine:
 
     def turn(self) -> None:
         """Take in what was reported, decide, record."""
-        for report in self._worker.collect():
-            self._take(report)
+        for lane in self._workers:
+            for report in lane.worker.collect():
+                self._take(lane, report)
         self._submit_ready()
         self.commit()
 
@@ -141,43 +130,24 @@ class Engine:
             if attempt.state in (COMPLETED, FAILED) or attempt.cancel_requested or attempt.dropped:
                 continue
             attempt = self._record(task_id, ev.CancelRequested(by))
-            if attempt.live:
-                self._effects.append(lambda attempt=attempt: self._cancel_job(attempt))  # type: ignore[misc]
-            else:
+            if task_id in self._live:
+                self._cancel_live(attempt)
+            elif not attempt.live:  # what is live and not yet taken up is cancelled when it is
                 self._fail(task_id, ev.TaskFailed(Reason.CANCELLED, detail="cancelled before it was submitted"))
 
     def retry(self, task_ids: Iterable[str], why: str) -> None:
         """Put failed tasks, and what failed only because of them, back to PENDING."""
         chosen = {task_id for task_id in task_ids if self.attempts[task_id].state is FAILED}
-        freed = self._freed_by(chosen)
+        freed = freed_by(chosen, self._schedule, self._specs, self.attempts)
         for task_id in [one for one in self.attempts if one in chosen or one in freed]:
             self._record(task_id, ev.TaskRetried(why))
             self.undecided.discard(task_id)
 
-    def _freed_by(self, chosen: set[str]) -> set[str]:
-        """Return the tasks that failed only because of those chosen, directly or not."""
-        freed = {
-            task_id
-            for task_id in self._schedule.downstream(chosen)
-            if self.attempts[task_id].reason == Reason.DEPENDENCY_FAILED
-        }
-        todo = list(freed)
-        while todo:
-            task_id = todo.pop()
-            others = [one for one in self._specs[task_id].needs() if one not in chosen and one not in freed]
-            if task_id in freed and any(map(self._blocks, others)):
-                freed.discard(task_id)
-                todo += [one for one in self._schedule.dependents(task_id) if one in freed]
-        return freed
-
-    def _blocks(self, task_id: str) -> bool:
-        """Return whether the task's end keeps its dependents from running."""
-        return self.attempts[task_id].state is FAILED and not self._specs[task_id].allow_failure
-
     def restart_schedule(self, schedule: Schedule) -> None:
         """Begin anew with the dependencies, after tasks went back to PENDING; what is live stays so."""
         self._schedule = schedule
-        self._ready.clear()
+        for lane in self._workers:
+            lane.ready.clear()
         self._take_stock()
 
     def _take_stock(self) -> None:
@@ -188,14 +158,19 @@ class Engine:
             if attempt.state in (COMPLETED, FAILED):
                 self._settle(task_id, attempt)
             elif not attempt.live and self._schedule.is_ready(task_id):
-                self._ready.append(task_id)
+                self._line_up(task_id)
 
     def stop(self) -> None:
         """Submit nothing more, and take back what has not started."""
         self.stopping = True
-        queued = [job for job, task_id in self._by_job.items() if self.attempts[task_id].state is PENDING]
-        self.withdrawing = True
-        self._effects.append(lambda: self._worker.withdraw(queued))
+        for lane in self._workers:
+            queued = [
+                job
+                for job, task_id in self._by_job.items()
+                if self._live.get(task_id) is lane and self.attempts[task_id].state is PENDING
+            ]
+            lane.withdrawing = True
+            self._effects.append(partial(lane.worker.withdraw, queued))
 
     def commit(self) -> None:
         """Make recorded events durable and release what waits for them."""
@@ -215,7 +190,7 @@ class Engine:
         self._pending_facts.append((f"{self.facts.run}/{task_id}", event))
         return attempt
 
-    def _take(self, report: Report) -> None:
+    def _take(self, lane: Lane, report: Report) -> None:  # noqa: C901  # a case a report
         match report:
             case Seen():
                 self._seen(report)
@@ -224,22 +199,48 @@ class Engine:
             case Refused():
                 self._record(report.task_id, ev.SubmitRefused(report.detail))
                 self._after(report.task_id)
+            case InDoubt():
+                if not self.attempts[report.task_id].in_doubt:
+                    self._record(report.task_id, ev.SubmitUnknown(report.detail))
+            case Absent():
+                self._absent(report.task_id, report.detail)
             case Withdrawn():
-                self._take_back(report)
+                self._take_back(lane, report)
+            case Held():
+                lane.held = report.detail
             case Trouble():
-                self.trouble = report.detail
+                lane.trouble = report.detail
             case Crashed():
-                name = type(self._worker.backend).__name__
                 self._effects.clear()
                 self.commit()  # what was learned before counts
-                raise BackendBroken(name, report.error) from report.error
+                if isinstance(report.error, MatterStackError):
+                    raise report.error
+                raise BackendBroken(type(lane.backend).__name__, report.error) from report.error
 
     def _seen(self, report: Seen) -> None:
         task_id = self._by_job.get(report.job_id)
-        if task_id is not None:
-            for event in interpret(self.attempts[task_id], report.evidence):
-                self._record(task_id, event)
+        if task_id is None:
+            return
+        for event in interpret(self.attempts[task_id], report.evidence):
+            self._record(task_id, event)
+        if self.attempts[task_id].requested:
             self._after(task_id)
+        else:
+            self._drop_live(task_id, report.job_id)
+            self._again(task_id)
+
+    def _absent(self, task_id: str, detail: str) -> None:
+        """Take back an intent of which nothing came, and nothing can come."""
+        self._drop_live(task_id)
+        self._record(task_id, ev.SubmitAbsent(detail))
+        self._again(task_id)
+
+    def _again(self, task_id: str) -> None:
+        """Submit an attempt once more that was proved not to have started; unless nobody wants it any longer."""
+        if self.attempts[task_id].cancel_requested:
+            self._fail(task_id, ev.TaskFailed(Reason.CANCELLED, detail="cancelled before it started"))
+        else:
+            self._line_up(task_id)
 
     def _submitted(self, task_id: str, job_id: str) -> None:
         self._by_job[job_id] = task_id
@@ -247,14 +248,30 @@ class Engine:
         if attempt.job_id != job_id:
             attempt = self._record(task_id, ev.JobSubmitted(job_id))
         if attempt.cancel_requested:
-            self._effects.append(lambda: self._worker.cancel([job_id]))
+            self._cancel_live(attempt)
 
-    def _take_back(self, report: Withdrawn) -> None:
-        self.withdrawing = False
-        jobs = [self._by_job.pop(job_id) for job_id in report.job_ids if job_id in self._by_job]  # unless it has ended
+    def _take_back(self, lane: Lane, report: Withdrawn) -> None:
+        lane.withdrawing = False
+        jobs = [self._by_job[job_id] for job_id in report.job_ids if job_id in self._by_job]  # unless it has ended
         for task_id in (*jobs, *report.task_ids):
-            self._live.discard(task_id)
-            self._record(task_id, ev.SubmitAbsent("taken back before it started"))
+            self._absent(task_id, "taken back before it started")
+
+    def _drop_live(self, task_id: str, job_id: str | None = None) -> None:
+        """Forget what a backend has of the task."""
+        lane = self._live.pop(task_id, None)
+        if lane is not None:
+            lane.live -= 1
+        job_id = job_id or self.attempts[task_id].job_id
+        if job_id is not None:
+            self._by_job.pop(job_id, None)
+
+    def _make_live(self, task_id: str, lane: Lane) -> None:
+        self._live[task_id] = lane
+        lane.live += 1
+
+    def _line_up(self, task_id: str) -> None:
+        profile = "" if self._workers.alone else self._specs[task_id].profile
+        self._workers.of(profile).ready.append(task_id)
 
     def note(self, event: ev.Event) -> None:
         """Record a fact about the run itself."""
@@ -269,18 +286,18 @@ class Engine:
         attempt = self.attempts[task_id]
         if attempt.state not in (COMPLETED, FAILED):
             return
-        self._live.discard(task_id)
-        if attempt.job_id is not None:
-            self._by_job.pop(attempt.job_id, None)
+        self._drop_live(task_id)
         if self._settle(task_id, attempt) is Outcome.BLOCKED and self.facts.fail_fast:
             self.stop()
 
     def _settle(self, task_id: str, attempt: Attempt) -> Outcome:
-        what = Outcome.DONE if attempt.state is COMPLETED else outcome(self._specs[task_id], attempt)
+        what = Outcome.DONE
+        if attempt.state is not COMPLETED:
+            what = outcome(self._specs[task_id], attempt, self._workers.of(attempt.profile).retry)
         match what:
             case Outcome.RETRY:
                 self._record(task_id, ev.TaskRetried(f"{attempt.reason}: tried again by its retry policy"))
-                self._ready.append(task_id)
+                self._line_up(task_id)
             case Outcome.DECIDE:
                 self.undecided.add(task_id)
             case Outcome.DONE | Outcome.BLOCKED:
@@ -296,54 +313,53 @@ class Engine:
                 if self.attempts[dependent].state is not PENDING:
                     continue
                 if ready:
-                    self._ready.append(dependent)
+                    self._line_up(dependent)
                 else:
                     self._record(dependent, ev.TaskFailed(Reason.DEPENDENCY_FAILED, detail=f"task {source!r} failed"))
                     todo.append((dependent, self._specs[dependent].allow_failure))
 
     def _submit_ready(self) -> None:
-        if self.stopping:
-            return
-        slots = self._worker.backend.slots
-        room = BLOCK if slots is None else slots + AHEAD - len(self._live)
-        block: list[tuple[Submission, Upstream]] = []
-        while self._ready and len(block) < room:
-            task_id = self._ready.popleft()
-            attempt = self.attempts[task_id]
-            if attempt.state is PENDING and not attempt.live and not attempt.dropped:
-                # A token without a request is that of an attempt proved absent: it is the same attempt still.
-                number = attempt.number if attempt.token else attempt.number + 1
-                name = token(self.facts.journal_id, self.facts.key, task_id, number)
-                event = ev.SubmitRequested(number, name, self.facts.boot)
-                block.append(self._submission(task_id, self._record(task_id, event)))
-                self._live.add(task_id)
-        if block:
-            self._effects.append(lambda: self._worker.submit(block))
+        if not self.stopping:
+            for lane in self._workers:
+                if lane.ready and (block := lane.take(self._may_start)):
+                    self._request(lane, block)
 
-    def _submission(self, task_id: str, attempt: Attempt, *, doubtful: bool = False) -> tuple[Submission, Upstream]:
-        task = self._specs[task_id]
-        upstream: dict[str, str] = {}
-        for source in task.files.values():
-            if isinstance(source, OutputRef):
-                upstream[source.task_id] = self.attempts[source.task_id].job_id or ""
-        digests = self._specs.digests(task_id) if task.files else {}
-        submission = Submission(task, self.facts.run, attempt.number, attempt.token, digests, doubtful)
-        return submission, upstream
+    def _may_start(self, task_id: str) -> bool:
+        attempt = self.attempts[task_id]
+        return attempt.state is PENDING and not attempt.live and not attempt.dropped
+
+    def _request(self, lane: Lane, task_ids: list[str]) -> None:
+        """Record the intent to submit these, with the arrays in which they go, and then offer them."""
+        requests = [intent(self.facts, self.attempts[task_id], lane.profile) for task_id in task_ids]
+        for positions in lane.backend.arrays([self._specs[task_id] for task_id in task_ids]):
+            array = array_token([f"{requests[position].token}.{requests[position].gen}" for position in positions])
+            for index, position in enumerate(positions):
+                requests[position] = replace(requests[position], array=array, index=index)
+        offers = []
+        for task_id, request in zip(task_ids, requests, strict=True):
+            attempt = self._record(task_id, request)
+            self._make_live(task_id, lane)
+            offers.append(self._offer(attempt, lane))
+        self._effects.append(lambda: lane.worker.submit(offers))
+
+    def _offer(self, attempt: Attempt, lane: Lane, *, doubtful: bool = False) -> Offer:
+        return make_offer(self.facts, self._specs, self.attempts, self._workers, attempt, lane, doubtful=doubtful)
 
     def _resume(self, task_id: str, attempt: Attempt) -> None:
-        self._live.add(task_id)
-        if attempt.job_id is not None and attempt.state is RUNNING:
-            self._follow(task_id, attempt.job_id)
-        elif self._worker.backend.idempotent:
+        lane = self._workers.of(attempt.profile)
+        self._make_live(task_id, lane)
+        queued_there = attempt.job_id is not None and lane.backend.slots is None
+        if attempt.job_id is not None and (attempt.state is RUNNING or queued_there):
+            self._follow(attempt, attempt.job_id)
+        elif lane.backend.idempotent:
             if attempt.job_id is not None:
                 self._by_job[attempt.job_id] = task_id
             # An intent of an earlier boot may have been carried out and its traces lost with the machine.
-            submission = self._submission(task_id, attempt, doubtful=attempt.boot != self.facts.boot)
-            self._effects.append(lambda: self._worker.submit([submission]))
+            offer = self._offer(attempt, lane, doubtful=attempt.boot != self.facts.boot)
+            offer.made = True
+            self._effects.append(lambda: lane.worker.submit([offer]))
             if attempt.cancel_requested and attempt.job_id is not None:
-                self._effects.append(lambda: self._cancel_job(attempt))
-        elif attempt.job_id is not None:
-            self._follow(task_id, attempt.job_id)
+                self._cancel_live(attempt)
         else:
             self._fail(
                 task_id,
@@ -353,12 +369,16 @@ class Engine:
                 ),
             )
 
-    def _follow(self, task_id: str, job_id: str) -> None:
-        self._by_job[job_id] = task_id
-        self._effects.append(lambda: self._worker.follow([job_id]))
-        if self.attempts[task_id].cancel_requested:
-            self._effects.append(lambda: self._worker.cancel([job_id]))
+    def _follow(self, attempt: Attempt, job_id: str) -> None:
+        self._by_job[job_id] = attempt.task_id
+        worker = self._live[attempt.task_id].worker
+        self._effects.append(lambda: worker.follow([job_id]))
+        if attempt.cancel_requested:
+            self._cancel_live(attempt)
 
-    def _cancel_job(self, attempt: Attempt) -> None:
-        if attempt.job_id is not None:
-            self._worker.cancel([attempt.job_id])
+    def _cancel_live(self, attempt: Attempt) -> None:
+        worker, job_id, task_id = self._live[attempt.task_id].worker, attempt.job_id, attempt.task_id
+        if job_id is not None:
+            self._effects.append(lambda: worker.cancel([job_id]))
+        else:
+            self._effects.append(lambda: worker.recall([task_id]))

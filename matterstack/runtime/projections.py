@@ -16,13 +16,14 @@ from matterstack.errors import IllegalTransition
 REQUESTS: Final = "/requests"  # ends the name of the stream in which other processes ask a run for something
 
 _ATTEMPT: Final = (
-    "attempt, token, job_id, reason, exit_code, signal, detail, word, requested_at, submitted_at, started_at,"
-    " ended_at, recorded_at, node, pid, cancel_requested"
+    "attempt, token, gen, array, idx, profile, job_id, reason, exit_code, signal, detail, word, requested_at,"
+    " submitted_at, started_at, ended_at, recorded_at, node, pid, cancel_requested"
 )
 
 _SCHEMA: Final = f"""
 CREATE TABLE runs (
-  run TEXT PRIMARY KEY, key TEXT NOT NULL, name TEXT NOT NULL, profile TEXT NOT NULL, version TEXT NOT NULL,
+  run TEXT PRIMARY KEY, key TEXT NOT NULL, name TEXT NOT NULL, profile TEXT NOT NULL,
+  profiles TEXT NOT NULL DEFAULT '{{}}', version TEXT NOT NULL,
   created_at INTEGER NOT NULL, host TEXT, pid INTEGER, boot_id TEXT, started_at INTEGER, stopped_at INTEGER,
   why TEXT NOT NULL DEFAULT '', requests_taken INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
@@ -30,7 +31,8 @@ CREATE TABLE tasks (
   subject TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT NOT NULL, ord INTEGER NOT NULL, state TEXT NOT NULL,
   spec_hash TEXT NOT NULL, spec_position INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
   requested INTEGER NOT NULL DEFAULT 0, in_doubt INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
-  token TEXT NOT NULL DEFAULT '', boot TEXT NOT NULL DEFAULT '', job_id TEXT,
+  token TEXT NOT NULL DEFAULT '', boot TEXT NOT NULL DEFAULT '', gen INTEGER NOT NULL DEFAULT 0,
+  array TEXT NOT NULL DEFAULT '', idx INTEGER, profile TEXT NOT NULL DEFAULT '', job_id TEXT,
   reason TEXT NOT NULL DEFAULT '', exit_code INTEGER, signal INTEGER,
   detail TEXT NOT NULL DEFAULT '', word TEXT NOT NULL DEFAULT '', requested_at INTEGER, submitted_at INTEGER,
   started_at REAL, ended_at REAL, recorded_at INTEGER, node TEXT NOT NULL DEFAULT '', pid INTEGER,
@@ -58,22 +60,24 @@ END;
 """
 
 _NO_ATTEMPT: Final = (
-    "requested = 0, in_doubt = 0, token = '', boot = '', job_id = NULL, reason = '', exit_code = NULL, signal = NULL,"
-    " detail = '', word = '', requested_at = NULL, submitted_at = NULL, started_at = NULL, ended_at = NULL,"
-    " recorded_at = NULL, node = '', pid = NULL, cancel_requested = 0"
+    "requested = 0, in_doubt = 0, token = '', boot = '', gen = 0, array = '', idx = NULL, profile = '',"
+    " job_id = NULL, reason = '', exit_code = NULL, signal = NULL, detail = '', word = '', requested_at = NULL,"
+    " submitted_at = NULL, started_at = NULL, ended_at = NULL, recorded_at = NULL, node = '', pid = NULL, cancel_requested = 0"
 )
 _ARCHIVE: Final = (
     f"INSERT INTO past_attempts SELECT subject, run, task, state, {_ATTEMPT} FROM tasks"  # constants
     " WHERE subject = ? AND token <> ''"
 )
 
+_PROFILE_AT: Final = "profile = ?, requested_at = ?"
+
 _Values = Callable[[Any, RecordedEvent], tuple[object, ...]]
 
 # By event type: what it sets on the task's row, and the values for it.
 _UPDATES: Final[dict[str, tuple[str, _Values]]] = {
     "SubmitRequested": (
-        f"{_NO_ATTEMPT}, requested = 1, attempt = ?, token = ?, boot = ?, requested_at = ?",
-        lambda e, r: (e.attempt, e.token, e.boot, r.at),
+        f"{_NO_ATTEMPT}, requested = 1, attempt = ?, token = ?, boot = ?, gen = ?, array = ?, idx = ?, {_PROFILE_AT}",
+        lambda e, r: (e.attempt, e.token, e.boot, e.gen, e.array, e.index, e.profile, r.at),
     ),
     "JobSubmitted": ("job_id = ?, submitted_at = ?, in_doubt = 0", lambda e, r: (e.job_id, r.at)),
     "SubmitUnknown": ("in_doubt = 1, detail = ?", lambda e, _: (e.detail,)),
@@ -113,7 +117,7 @@ class TaskTables:
     """The projection. An event that does not fit its task's state is refused, and the append with it."""
 
     name = "matterstack"
-    version = 1
+    version = 2
     schema = _SCHEMA
 
     def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
@@ -178,9 +182,18 @@ def _run_created(connection: sqlite3.Connection, record: RecordedEvent, event: A
 
 def _run_started(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
     connection.execute(
-        "UPDATE runs SET host = ?, pid = ?, boot_id = ?, version = ?, profile = ?, started_at = ?, stopped_at = NULL,"
-        " why = '' WHERE run = ?",
-        (event.host, event.pid, event.boot_id, event.version, _json(event.profile), record.at, record.stream),
+        "UPDATE runs SET host = ?, pid = ?, boot_id = ?, version = ?, profile = ?, profiles = ?, started_at = ?,"
+        " stopped_at = NULL, why = '' WHERE run = ?",
+        (
+            event.host,
+            event.pid,
+            event.boot_id,
+            event.version,
+            _json(event.profile),
+            _json(event.profiles),
+            record.at,
+            record.stream,
+        ),
     )
 
 

@@ -57,7 +57,7 @@ class WorkflowResult(Mapping[str, TaskResult]):
         journal: Path of its journal.
         counts: Number of tasks by state.
         load: Gives the attempts; called when the first task is looked at.
-        backend: Hands out logs and directories.
+        backend: Gives, by the profile that an attempt names, what hands out its logs and files.
         undecided: Ids of tasks about whose end a person has to decide.
         tolerated: Whether every failure is of a task with ``allow_failure``.
     """
@@ -68,7 +68,7 @@ class WorkflowResult(Mapping[str, TaskResult]):
         journal: Path,
         counts: Mapping[State, int],
         load: Callable[[], Mapping[str, Attempt]],
-        backend: ComputeBackend,
+        backend: Callable[[str], ComputeBackend],
         *,
         undecided: tuple[str, ...] = (),
         tolerated: bool = True,
@@ -89,7 +89,7 @@ class WorkflowResult(Mapping[str, TaskResult]):
     def __getitem__(self, task_id: str) -> TaskResult:
         if task_id not in self._attempts:
             raise UnknownTask(task_id, self._attempts)
-        return TaskResult(self._attempts[task_id], self._backend)
+        return self._result(self._attempts[task_id])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._attempts)
@@ -99,7 +99,10 @@ class WorkflowResult(Mapping[str, TaskResult]):
 
     def failed(self) -> list[TaskResult]:
         """Return the tasks that failed, in the order of the workflow."""
-        return [TaskResult(a, self._backend) for a in self._attempts.values() if a.state is State.FAILED]
+        return [self._result(attempt) for attempt in self._attempts.values() if attempt.state is State.FAILED]
+
+    def _result(self, attempt: Attempt) -> TaskResult:
+        return TaskResult(attempt, self._backend(attempt.profile))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.counts.items() if n)

@@ -23,7 +23,8 @@ from matterstack.errors import FilesUnsupported, RunError, UnknownName
 from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.local import processes
 from matterstack.runtime.drive import Driver, Observer
-from matterstack.runtime.engine import Engine, RunFacts, Specs
+from matterstack.runtime.engine import Engine
+from matterstack.runtime.offers import RunFacts, Specs
 from matterstack.runtime.opening import chosen_run, open_journal, take_lease
 from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live
 from matterstack.runtime.requests import Inbox
@@ -31,6 +32,7 @@ from matterstack.runtime.result import WorkflowResult
 from matterstack.runtime.specs import JournalSpecs, WorkflowSpecs
 from matterstack.runtime.state import load_attempts, load_counts
 from matterstack.runtime.worker import BackendWorker
+from matterstack.runtime.workers import Lane, Workers
 from matterstack.runtime.writer import InlineWriter, taken_over
 
 
@@ -51,10 +53,19 @@ class Options(Struct, kw_only=True):
 
 
 class Settings(Struct):
-    """A backend, and the profile that the journal remembers it by."""
+    """A backend, and the profile that the journal remembers it by; ``others`` by the names that tasks use."""
 
     backend: ComputeBackend
     profile: Mapping[str, Any]
+    others: Mapping[str, Settings] = {}
+
+    def of(self, profile: str) -> Settings:
+        """Return the settings for tasks that name ``profile``; none names the run's own."""
+        return self.others.get(profile, self)
+
+    def each(self) -> list[Settings]:
+        """Return these and the others, the run's own first."""
+        return [self, *self.others.values()]
 
 
 def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, options: Options) -> WorkflowResult:
@@ -76,7 +87,7 @@ def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, 
     for task_id in options.rerun:
         if task_id not in workflow:
             raise UnknownName("task", task_id, workflow.tasks, "Nothing was started")
-    _check_files(workflow, settings.backend)
+    _check_files(workflow, settings)
     specs = WorkflowSpecs(workflow)
     with open_journal(path) as journal:
         session = _Session(journal, path, run_id, settings, options)
@@ -102,14 +113,17 @@ def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, 
 
 
 def resume(
-    run_id: str | None, path: Path, settings: Callable[[Mapping[str, Any]], Settings], options: Options
+    run_id: str | None,
+    path: Path,
+    settings: Callable[[Mapping[str, Any], Mapping[str, Any]], Settings],
+    options: Options,
 ) -> WorkflowResult:
     """Return the results after going on with a run from its journal alone.
 
     Args:
         run_id: The run; None for the newest.
         path: Its journal, which must exist.
-        settings: Gives the backend for the profile that the journal remembers.
+        settings: Gives the backends for the profile of the run and those of its tasks that the journal remembers.
         options: See `Options`.
 
     Raises:
@@ -118,8 +132,9 @@ def resume(
     """
     with open_journal(path, create=False) as journal:
         run_id = chosen_run(journal, run_id)
-        ((profile,),) = journal.query("SELECT profile FROM runs WHERE run = ?", (run_id,))
-        session = _Session(journal, path, run_id, settings(ev.profile_of(profile)), options)
+        ((profile, others),) = journal.query("SELECT profile, profiles FROM runs WHERE run = ?", (run_id,))
+        chosen = settings(ev.profile_of(profile), ev.profile_of(others))
+        session = _Session(journal, path, run_id, chosen, options)
         if not session.nothing_to_do():
             with session.held():
                 specs = JournalSpecs(journal, run_id)
@@ -134,12 +149,29 @@ def _schedule(journal: Journal, run_id: str, specs: JournalSpecs) -> Schedule:
     return Schedule(specs.needs(open_tasks), tolerant)
 
 
-def _check_files(workflow: Workflow, backend: ComputeBackend) -> None:
-    kind = type(backend)
-    if kind.workdir is ComputeBackend.workdir and kind.retrieve is ComputeBackend.retrieve:
-        for task in workflow:
-            if any(isinstance(source, OutputRef) for source in task.files.values()):
-                raise FilesUnsupported(kind.__name__)
+def _check_files(workflow: Workflow, settings: Settings) -> None:
+    """Refuse tasks that take outputs from a backend that hands out none."""
+    for task in workflow:
+        for source in task.files.values():
+            if isinstance(source, OutputRef):
+                kind = type(settings.of(workflow[source.task_id].profile).backend)
+                if kind.workdir is ComputeBackend.workdir and kind.retrieve is ComputeBackend.retrieve:
+                    raise FilesUnsupported(kind.__name__)
+
+
+def _place(profile: Mapping[str, Any]) -> str:
+    """Return where a profile's jobs are: a directory, on a host where it is not this one."""
+    root, ssh = profile.get("workspace_root") or "", profile.get("ssh")
+    return f"{ssh['hostname']}:{root}" if ssh else str(root)
+
+
+def _workers(settings: Settings, wake: threading.Event) -> Workers:
+    """Return a lane for each backend."""
+
+    def lane(profile: str, chosen: Settings) -> Lane:
+        return Lane(profile, BackendWorker(chosen.backend, wake.set), str(chosen.profile.get("retry") or ""))
+
+    return Workers(lane("", settings), {name: lane(name, chosen) for name, chosen in settings.others.items()})
 
 
 class _Session:
@@ -173,7 +205,8 @@ class _Session:
         finally:
             with suppress(LeaseLost):  # then there is nothing to release
                 self.lease.release()
-            self._settings.backend.release()
+            for settings in self._settings.each():
+                settings.backend.release()
 
     def clear_the_way(self, plan: Plan, again: Callable[[], Plan]) -> Plan:
         """Cancel the live tasks that a changed workflow replaces, wait for their end, and plan anew."""
@@ -200,19 +233,19 @@ class _Session:
         self._started()
         ((key,),) = journal.query("SELECT key FROM runs WHERE run = ?", (run,))
         wake = threading.Event()
-        worker = BackendWorker(self._settings.backend, wake.set)
+        workers = _workers(self._settings, wake)
         engine = Engine(
             RunFacts(journal.id, run, key, processes.boot_id(), fail_fast=options.fail_fast),
             specs,
             attempts,
             schedule(),
             InlineWriter(journal, run, self.lease),
-            worker,
+            workers,
         )
         self._wishes(engine, options)
         driver = Driver(
             engine,
-            worker,
+            workers,
             journal,
             self.lease,
             wake,
@@ -228,15 +261,17 @@ class _Session:
 
     def _check_place(self, attempts: Mapping[str, Attempt]) -> None:
         """Refuse to go on elsewhere than where the run's live attempts are: there they could not be found."""
-        ((recorded,),) = self._journal.query("SELECT profile FROM runs WHERE run = ?", (self._run,))
-        there, here = ev.profile_of(recorded).get("workspace_root"), self._settings.profile.get("workspace_root")
-        live = [task_id for task_id, attempt in attempts.items() if attempt.live]
-        if live and there and there != here:
-            raise RunError(
-                f"run {self._run!r}: {len(live)} tasks are submitted or running in {there!r}, but this is "
-                f"{here or 'another backend'!r}. Nothing was started; use the same workspace_root (is this the "
-                f"directory the run was started in?), or go on with `matterstack resume {self._run}`."
-            )
+        ((recorded, others),) = self._journal.query("SELECT profile, profiles FROM runs WHERE run = ?", (self._run,))
+        known = {"": ev.profile_of(recorded), **ev.profile_of(others)}
+        for profile, settings in known.items():
+            there, here = _place(settings), _place(self._settings.of(profile).profile)
+            live = [a.task_id for a in attempts.values() if a.live and a.profile == profile]
+            if live and there and there != here:
+                raise RunError(
+                    f"run {self._run!r}: {len(live)} tasks are submitted or running in {there!r}, but this is "
+                    f"{here or 'another backend'!r}. Nothing was started; use the same workspace_root (is this the "
+                    f"directory the run was started in?), or go on with `matterstack resume {self._run}`."
+                )
 
     def _check_names(self, tasks: Sequence[str]) -> None:
         known = [task for (task,) in self._journal.query("SELECT task FROM tasks WHERE run = ?", (self._run,))]
@@ -259,7 +294,8 @@ class _Session:
 
     def _started(self) -> None:
         profile = dict(self._settings.profile)
-        event = ev.RunStarted(processes.host(), os.getpid(), processes.boot_id(), __version__, profile)
+        others = {name: dict(settings.profile) for name, settings in self._settings.others.items()}
+        event = ev.RunStarted(processes.host(), os.getpid(), processes.boot_id(), __version__, profile, others)
         self._append(event)
 
     def _stopped(self, engine: Engine, *, finished: bool) -> None:
@@ -289,7 +325,7 @@ class _Session:
             path,
             load_counts(self._journal, run),
             load,
-            self._settings.backend,
+            lambda profile: self._settings.of(profile).backend,
             undecided=tuple(a.task_id for a in failed if a.reason in UNDECIDED),
             tolerated=all(specs is not None and specs[a.task_id].allow_failure for a in failed),
         )

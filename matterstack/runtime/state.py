@@ -9,9 +9,10 @@ from matterstack.core.attempt import Attempt
 from matterstack.core.machine import State
 
 _COLUMNS: Final = (
-    "task, state, attempt, token, boot, job_id, requested, in_doubt, cancel_requested, dropped, reason, exit_code,"
-    " signal, detail, started_at, ended_at"
+    "task, state, attempt, token, boot, gen, array, idx, profile, job_id, requested, in_doubt, cancel_requested,"
+    " dropped, reason, exit_code, signal, detail, started_at, ended_at"
 )
+_FLAGS: Final = slice(10, 14)  # requested to dropped
 
 
 def load_attempts(journal: Journal, run: str) -> dict[str, Attempt]:
@@ -21,20 +22,10 @@ def load_attempts(journal: Journal, run: str) -> dict[str, Attempt]:
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:
-    task, state, number, token, boot, job_id, requested, in_doubt, cancelled, dropped, *rest = row
-    return Attempt(
-        task,
-        State(state),
-        number,
-        token,
-        boot,
-        job_id,
-        bool(requested),
-        bool(in_doubt),
-        bool(cancelled),
-        bool(dropped),
-        *rest,
-    )
+    values = list(row)
+    values[1] = State(values[1])
+    values[_FLAGS] = map(bool, values[_FLAGS])
+    return Attempt(*values)
 
 
 def load_counts(journal: Journal, run: str) -> dict[State, int]:

@@ -2,79 +2,54 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from matterstack.core.evidence import Evidence, JobStatus
 from matterstack.core.machine import COMPLETED, FAILED, Reason
 from matterstack.core.reconcile import status_of
 from matterstack.core.workflow import OutputRef
-from matterstack.errors import BackendUnavailable, MatterStackError, SubmitRefusedError, UnknownJob
-from matterstack.runtime.backends.base import ComputeBackend, Submission
+from matterstack.errors import (
+    AccessError,
+    BackendUnavailable,
+    MatterStackError,
+    SubmitAbsentError,
+    SubmitHeld,
+    SubmitInDoubt,
+    SubmitRefusedError,
+    UnknownJob,
+)
+from matterstack.runtime.backends.base import ComputeBackend
+from matterstack.runtime.reports import (
+    Absent,
+    Crashed,
+    Held,
+    InDoubt,
+    Offer,
+    Refused,
+    Report,
+    Seen,
+    Submitted,
+    Trouble,
+    Withdrawn,
+)
 
-POLL_MIN_S: Final = 0.1
-POLL_MAX_S: Final = 5.0
 BACKOFF_MAX_S: Final = 60.0
 STOP_S: Final = 10.0  # longest wait for the call at hand
-
-
-class Submitted(Struct, frozen=True):
-    """The backend took the attempt."""
-
-    task_id: str
-    job_id: str
-
-
-class Refused(Struct, frozen=True):
-    """The backend will not take the attempt."""
-
-    task_id: str
-    detail: str
-
-
-class Seen(Struct, frozen=True):
-    """Evidence of a job."""
-
-    job_id: str
-    evidence: Evidence
-
-
-class Withdrawn(Struct, frozen=True):
-    """These jobs were taken back before they started, these tasks were never handed to the backend."""
-
-    job_ids: list[str]
-    task_ids: list[str]
-
-
-class Trouble(Struct, frozen=True):
-    """The backend could not work; ``detail`` is empty when it can again."""
-
-    detail: str
-
-
-class Crashed(Struct, frozen=True):
-    """The backend failed in a way it should not; the run cannot go on."""
-
-    error: BaseException
-
-
-Report = Submitted | Refused | Seen | Withdrawn | Trouble | Crashed
-Upstream = Mapping[str, str]  # job id by task id, for the tasks whose outputs a submission takes
 
 
 class BackendWorker:
     """Carries out what the engine released and reports what the backend answers.
 
     Args:
-        backend: Used by this worker's thread alone while it runs.
+        backend: Used by this worker's thread alone while it runs, except for `retrieve`.
         wake: Called, from the thread, when there is something to `collect`.
     """
 
@@ -82,7 +57,9 @@ class BackendWorker:
         self.backend = backend
         self._wake = wake
         self._lock = threading.Lock()
-        self._submissions: deque[tuple[Submission, Upstream]] = deque()
+        self._offers: deque[Offer] = deque()
+        self._later: list[Offer] = []
+        self._recalled: set[str] = set()
         self._cancels: deque[str] = deque()
         self._withdrawals: list[str] | None = None
         self._live: set[str] = set()
@@ -90,8 +67,8 @@ class BackendWorker:
         self._reports: list[Report] = []
         self._interrupted = threading.Event()
         self._stopping = self._hurry = False
-        self._trouble = ""
-        self._poll_s, self._polled_at = POLL_MIN_S, 0.0
+        self._trouble = self._held = ""
+        self._poll_s, self._polled_at = backend.poll_min_s, 0.0
         self._thread = threading.Thread(target=self._run, name=f"matterstack-{type(backend).__name__}", daemon=True)
 
     def start(self) -> None:
@@ -103,13 +80,24 @@ class BackendWorker:
 
         A backend that hangs is left behind: its thread does not keep the process from ending.
         """
-        self._stopping = True
-        self._interrupt()
+        self.ask_to_stop()
         self._thread.join(STOP_S)
 
-    def submit(self, submissions: Iterable[tuple[Submission, Upstream]]) -> None:
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting for it."""
+        self._stopping = True
+        self._interrupt()
+
+    def submit(self, offers: Iterable[Offer]) -> None:
         """Submit these, in order."""
-        self._submissions.extend(submissions)
+        self._offers.extend(offers)
+        self._interrupt()
+
+    def recall(self, task_ids: Iterable[str]) -> None:
+        """Submit none of these that is not submitted; `Absent` or `Submitted` follows for each that was offered."""
+        with self._lock:
+            self._recalled.update(task_ids)
+        self._hurry = True
         self._interrupt()
 
     def cancel(self, job_ids: Iterable[str]) -> None:
@@ -158,17 +146,22 @@ class BackendWorker:
                     self._trouble = ""
                     self._report([Trouble("")])
                 backoff_s = 0.0
-                if not (self._submissions or self._cancels or self._withdrawals is not None):
-                    self.backend.wait(self._poll_s, self._interrupted)
+                if not (self._offers or self._cancels or self._withdrawals is not None):
+                    self.backend.wait(self._wait_s(), self._interrupted)
             except BackendUnavailable as error:
                 backoff_s = min(max(2 * backoff_s, 1.0), BACKOFF_MAX_S)
                 if str(error) != self._trouble:
                     self._trouble = str(error)
-                    self._report([Trouble(self._trouble)])
+                    self._report([Trouble(self._trouble, backoff_s)])
                 self._pause(backoff_s)
             except BaseException as error:  # noqa: BLE001  # a thread has nobody to raise to: the engine raises it
                 self._report([Crashed(error)])
                 return
+
+    def _wait_s(self) -> float:
+        """Return how long nothing is to be done: until the next poll, or the next offer that is due again."""
+        dues = [offer.due for offer in self._later]
+        return max(0.0, min([self._poll_s, *(due - time.monotonic() for due in dues)]))
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -178,71 +171,141 @@ class BackendWorker:
         self._hurry = False
 
     def _work(self) -> None:
-        while self._cancels:
-            with suppress(UnknownJob):  # polling will tell
-                self.backend.cancel_many([self._cancels[0]])
-            self._cancels.popleft()
+        self._recall()
+        self._cancel()
         if self._withdrawals is not None:
             self._withdraw(self._withdrawals)
-        if self._submissions:
+        self._take_up_what_is_due()
+        if self._offers:
             self._submit()
         self._poll()
+
+    def _cancel(self) -> None:
+        """Cancel in one call where the backend has one for many; a job stays listed until it was asked for."""
+        if type(self.backend).cancel_many is not ComputeBackend.cancel_many and self._cancels:
+            asked = list(self._cancels)
+            self.backend.cancel_many(asked)
+            for _ in asked:
+                self._cancels.popleft()
+        while self._cancels:
+            self.backend.cancel_many([self._cancels[0]])
+            self._cancels.popleft()
+
+    def _recall(self) -> None:
+        """Drop recalled offers that were never made; of the others the backend finds out what came of them."""
+        with self._lock:
+            recalled, self._recalled = self._recalled, set()
+        if not recalled:
+            return
+        dropped: list[Report] = []
+        for offers in (self._offers, self._later):
+            for offer in [one for one in offers if one.submission.task.task_id in recalled]:
+                if offer.made:
+                    offer.submission, offer.due = replace(offer.submission, cancelled=True), 0.0
+                else:
+                    offers.remove(offer)
+                    dropped.append(Absent(offer.submission.task.task_id, "cancelled before it was submitted"))
+        self._report(dropped)
 
     def _withdraw(self, job_ids: list[str]) -> None:
         taken = self.backend.withdraw(job_ids)
         self._withdrawals = None
         with self._lock:
             self._live.difference_update(taken)
-        unsent = [submission.task.task_id for submission, _ in self._submissions]
-        self._submissions.clear()
+        unsent: list[str] = []
+        for offers in (self._offers, self._later):
+            for offer in [one for one in offers if not one.made]:
+                offers.remove(offer)
+                unsent.append(offer.submission.task.task_id)
         self._report([Withdrawn(taken, unsent)])
+
+    def _take_up_what_is_due(self) -> None:
+        now = time.monotonic()
+        due = [offer for offer in self._later if offer.due <= now]
+        if due:
+            self._later = [offer for offer in self._later if offer.due > now]
+            self._offers.extend(due)
 
     def _submit(self) -> None:
         # A loop over single submissions is better done here: what one of them breaks does not hide the others' ids.
         in_blocks = type(self.backend).submit_many is not ComputeBackend.submit_many
-        block = list(self._submissions) if in_blocks else [self._submissions[0]]
-        ready: list[Submission] = []
+        block = list(self._offers) if in_blocks else [self._offers[0]]
+        ready: list[Offer] = []
         reports: list[Report] = []
-        for submission, upstream in block:
+        for offer in block:
             try:
-                ready.append(self._resolved(submission, upstream) if upstream else submission)
+                self._resolve(offer)
+                ready.append(offer)
             except SubmitRefusedError as error:
-                reports.append(Refused(submission.task.task_id, str(error)))
-        answers = self.backend.submit_many(ready) if ready else []
+                reports.append(Refused(offer.submission.task.task_id, str(error)))
+        answers: list[str | MatterStackError] = []
+        if ready:
+            asked = [replace(one.submission, again=True) if one.made else one.submission for one in ready]
+            for offer in ready:
+                offer.made = True
+            answers = self.backend.submit_many(asked)
+            self._poll_s = self.backend.poll_min_s
         again = []
-        for submission, answer in zip(ready, answers, strict=True):
-            match answer:
-                case str():
-                    reports.append(Submitted(submission.task.task_id, answer))
-                    with self._lock:
-                        self._live.add(answer)
-                case BackendUnavailable():
-                    again.append(answer)
-                    self._submissions.append((submission, {}))
-                case MatterStackError():
-                    reports.append(Refused(submission.task.task_id, str(answer)))
-                case _:
-                    raise TypeError(f"submit returned {answer!r}; a job id is text")
+        for offer, answer in zip(ready, answers, strict=True):
+            if isinstance(answer, BackendUnavailable):
+                offer.made = False
+                again.append(answer)
+                self._offers.append(offer)
+            else:
+                reports += self._answered(offer, answer)
         for _ in block:
-            self._submissions.popleft()
+            self._offers.popleft()
+        self._report_holds(answers)
         self._report(reports)
         if again:
             raise again[0]
 
-    def _resolved(self, submission: Submission, upstream: Upstream) -> Submission:
-        files: dict[str, str | Path | OutputRef] = dict(submission.task.files)
+    def _answered(self, offer: Offer, answer: str | MatterStackError) -> list[Report]:
+        """Return what follows for the engine from the backend's answer to one offer."""
+        task_id = offer.submission.task.task_id
+        match answer:
+            case str():
+                with self._lock:
+                    self._live.add(answer)
+                return [Submitted(task_id, answer)]
+            case SubmitInDoubt() | SubmitHeld():
+                offer.made = isinstance(answer, SubmitInDoubt)
+                offer.due = time.monotonic() + answer.again_s
+                self._later.append(offer)
+                return [InDoubt(task_id, answer.detail)] if offer.made else []
+            case SubmitAbsentError():
+                return [Absent(task_id, str(answer))]
+            case AccessError():
+                raise answer
+            case MatterStackError():
+                return [Refused(task_id, str(answer))]
+        raise TypeError(f"submit returned {answer!r}; a job id is text")
+
+    def _report_holds(self, answers: list[str | MatterStackError]) -> None:
+        held = next((answer.detail for answer in answers if isinstance(answer, SubmitHeld)), "")
+        if answers and held != self._held:
+            self._held = held
+            self._report([Held(held)])
+
+    def _resolve(self, offer: Offer) -> None:
+        """Put paths in the place of other tasks' outputs, where the backend does not pass them on itself."""
+        if offer.fetch is None:
+            return
+        files: dict[str, str | Path | OutputRef] = dict(offer.submission.task.files)
         for name, source in files.items():
-            if not isinstance(source, OutputRef):
+            if not isinstance(source, OutputRef) or source.task_id in offer.submission.upstream:
                 continue
             try:
-                files[name] = self.backend.retrieve(upstream[source.task_id], source.path)
+                files[name] = offer.fetch(source.task_id, source.path)
             except FileNotFoundError:
+                task_id = offer.submission.task.task_id
                 raise SubmitRefusedError(
                     f"task {source.task_id!r} did not write {source.path!r}, or it was removed since; task "
-                    f"{submission.task.task_id!r} takes it as {name!r} and was not started. Mend the command that "
+                    f"{task_id!r} takes it as {name!r} and was not started. Mend the command that "
                     f"should write it, or run the workflow with --rerun {source.task_id}."
                 ) from None
-        return replace(submission, task=replace(submission.task, files=files))
+        offer.submission = replace(offer.submission, task=replace(offer.submission.task, files=files))
+        offer.fetch = None
 
     def _poll(self) -> None:
         with self._lock:
@@ -259,8 +322,15 @@ class BackendWorker:
                     self._last.pop(one.job_id, None)
                 else:
                     self._last[one.job_id] = one.evidence
-        self._poll_s = POLL_MIN_S if seen else min(self._poll_s * 1.5, POLL_MAX_S)
+        self._poll_s = self._next_poll(self._poll_s, news=bool(seen))
         self._report(list(seen))
+
+    def _next_poll(self, before_s: float, *, news: bool) -> float:
+        """Return the time to the next question: at once short after news, then longer; not all at one beat."""
+        if news:
+            return self.backend.poll_min_s
+        jitter = random.uniform(0.9, 1.1)  # noqa: S311  # to spread load, not to keep a secret
+        return min(before_s * 1.5, self.backend.poll_max_s) * jitter
 
     def _ask(self, live: list[str]) -> list[Seen]:
         try:

@@ -40,6 +40,7 @@ tasks = st.builds(
     secrets=st.lists(env_names, max_size=2),
     retry=st.sampled_from(RETRIES),
     max_attempts=st.integers(1, 9),
+    profile=st.sampled_from(["", "hpc_prod"]),
 )
 PIN = FileDigest("ab" * 32, 10, 20, 30)
 BASE = Task("python relax.py", "relax", files={"relax.py": Path("/in/relax.py"), "note": "text"})
@@ -89,6 +90,7 @@ OTHER = {
     "secrets": ["TOKEN"],
     "retry": "always",
     "max_attempts": 4,
+    "profile": "hpc_prod",
 }
 
 

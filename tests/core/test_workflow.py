@@ -115,6 +115,8 @@ BAD_FIELDS = [
     ("retry", "sometimes", "'sometimes' is not a way to retry. Known: always"),
     ("retry", "if-not-startd", "Did you mean 'if-not-started'?"),
     ("retry", None, "None is not a way to retry"),
+    ("profile", "a b", "the name of a profile, not 'a b'"),
+    ("profile", None, "the name of a profile, not None"),
     ("max_attempts", 0, "whole number of at least 1, not 0"),
     ("max_attempts", 1.5, "not 1.5"),
 ]

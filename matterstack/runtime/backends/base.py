@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
@@ -14,19 +15,23 @@ from msgspec import Struct
 from matterstack.core.evidence import Evidence, JobStatus
 from matterstack.core.spec import Digests
 from matterstack.core.workflow import Task
-from matterstack.errors import FilesUnsupported, MatterStackError
+from matterstack.errors import FilesUnsupported, MatterStackError, UnknownJob
 
 __all__ = ["ComputeBackend", "JobStatus", "Submission"]
 
 _NO_DIGESTS: Final[Digests] = MappingProxyType({})
+_NO_UPSTREAM: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Submission(Struct, frozen=True):
     """One attempt for a backend.
 
-    ``task.files`` holds text and ``Path`` only: outputs of other tasks are paths by now. ``digests`` has
+    ``task.files`` holds text and ``Path``; outputs of other tasks are paths by now, except where the backend
+    passes outputs on itself: those stay, and ``upstream`` has the job ids of their tasks. ``digests`` has
     the expected content of those paths that are inputs of the workflow. ``doubtful``: the machine went
-    down since the intent was recorded, so the attempt may have started without a trace.
+    down since the intent was recorded, so the attempt may have started without a trace. ``gen``, ``array``,
+    ``index``: see `core.events.SubmitRequested`. ``again``: the backend was, or may have been, asked before.
+    ``cancelled``: find out whether it was submitted, but do not.
     """
 
     task: Task
@@ -35,6 +40,12 @@ class Submission(Struct, frozen=True):
     token: str
     digests: Digests = _NO_DIGESTS
     doubtful: bool = False
+    upstream: Mapping[str, str] = _NO_UPSTREAM
+    gen: int = 1
+    array: str = ""
+    index: int | None = None
+    again: bool = False
+    cancelled: bool = False
 
 
 class ComputeBackend(ABC):
@@ -51,6 +62,13 @@ class ComputeBackend(ABC):
 
     cheap_poll: ClassVar[bool] = False
     """Whether `poll_many` asks nobody, so that it may be called at every turn."""
+
+    passes_outputs: ClassVar[bool] = False
+    """Whether `submit_many` takes outputs of the backend's own jobs itself, without their coming here."""
+
+    poll_min_s: float = 0.1
+    poll_max_s: float = 5.0
+    """Shortest and longest time between two calls of `poll_many`; longer while nothing changes."""
 
     slots: int | None = None
     """Cores that run at once; None where the backend has a queue of its own that takes any number."""
@@ -93,8 +111,20 @@ class ComputeBackend(ABC):
         """Return what a profile needs to make this backend again, or ``{}`` where only its script can."""
         return {}
 
+    def arrays(self, tasks: Sequence[Task]) -> list[list[int]]:
+        """Return which of these tasks should go together as job arrays, as lists of two or more positions.
+
+        Asks nobody: the answer is recorded with the intents, before anything is submitted.
+        """
+        del tasks
+        return []
+
     def submit_many(self, submissions: Sequence[Submission]) -> list[str | MatterStackError]:
-        """Return for each submission its job id, or the error that `submit` raised."""
+        """Return for each submission its job id, or the error that `submit` raised.
+
+        `SubmitInDoubt` and `SubmitHeld` among them mean: ask again later. `SubmitAbsentError` means that the
+        submission was proved not to have happened and never will.
+        """
         answers: list[str | MatterStackError] = []
         for submission in submissions:
             try:
@@ -112,9 +142,10 @@ class ComputeBackend(ABC):
         return {job_id: self.poll(job_id) for job_id in job_ids}
 
     def cancel_many(self, job_ids: Collection[str]) -> None:
-        """Ask for the end of the jobs, without waiting for it."""
+        """Ask for the end of the jobs, without waiting for it. Unknown ones are passed over."""
         for job_id in job_ids:
-            self.cancel(job_id)
+            with suppress(UnknownJob):
+                self.cancel(job_id)
 
     def withdraw(self, job_ids: Collection[str]) -> list[str]:
         """Take back those jobs that provably did not start and never will; return their ids."""
@@ -135,6 +166,8 @@ class ComputeBackend(ABC):
 
     def retrieve(self, job_id: str, name: str) -> Path:
         """Return a path on this machine with the file that the job wrote as ``name``.
+
+        May be called from any thread.
 
         Raises:
             FilesUnsupported: The backend does not hand out files.

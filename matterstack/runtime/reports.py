@@ -1,0 +1,89 @@
+"""What passes between the engine and a backend's worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from matterstack.core.evidence import Evidence
+from matterstack.runtime.backends.base import Submission
+
+
+class Submitted(Struct, frozen=True):
+    """The backend took the attempt."""
+
+    task_id: str
+    job_id: str
+
+
+class Refused(Struct, frozen=True):
+    """The backend will not take the attempt."""
+
+    task_id: str
+    detail: str
+
+
+class Seen(Struct, frozen=True):
+    """Evidence of a job."""
+
+    job_id: str
+    evidence: Evidence
+
+
+class Withdrawn(Struct, frozen=True):
+    """These jobs were taken back before they started, these tasks were never handed to the backend."""
+
+    job_ids: list[str]
+    task_ids: list[str]
+
+
+class InDoubt(Struct, frozen=True):
+    """Whether the backend has the attempt is not known; it is being looked up."""
+
+    task_id: str
+    detail: str
+
+
+class Absent(Struct, frozen=True):
+    """The attempt was proved not to be submitted, and never will be."""
+
+    task_id: str
+    detail: str
+
+
+class Held(Struct, frozen=True):
+    """The backend takes no more for now; ``detail`` is empty where nothing is held any longer."""
+
+    detail: str
+
+
+class Trouble(Struct, frozen=True):
+    """The backend could not work; ``detail`` is empty when it can again. ``again_s``: until the next try."""
+
+    detail: str
+    again_s: float = 0.0
+
+
+class Crashed(Struct, frozen=True):
+    """The backend failed in a way it should not, or needs a person; the run cannot go on."""
+
+    error: BaseException
+
+
+Report = Submitted | Refused | Seen | Withdrawn | InDoubt | Absent | Held | Trouble | Crashed
+Fetch = Callable[[str, str], Path]  # a file that a task wrote, by task id and name; FileNotFoundError
+
+
+class Offer(Struct):
+    """A submission on its way to the backend.
+
+    ``fetch`` finds those outputs of other tasks that the backend does not pass on itself. ``made``: the
+    backend was asked, and what came of it is not known. ``due``: not before this time of the monotonic clock.
+    """
+
+    submission: Submission
+    fetch: Fetch | None = None
+    made: bool = False
+    due: float = 0.0
