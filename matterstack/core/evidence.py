@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -72,4 +72,58 @@ class LocalEvidence(Struct, frozen=True):
     pid: int | None = None
 
 
-Evidence = JobStatus | LocalEvidence
+class Absence(IntEnum):
+    """How long the queue has answered, without a break, that it has no live row of the job; ordered.
+
+    NO: it has one, or it was not asked, or it did not answer. BRIEF: from the first such answer on. GRACE: a shared
+    file system had time to show the node's records. SETTLED: a job put back by Slurm would have come back.
+    LONG: longer than the recorded deadline, and every configured witness answered.
+    """
+
+    NO = 0
+    BRIEF = 1
+    GRACE = 2
+    SETTLED = 3
+    LONG = 4
+
+
+class SlurmEvidence(Struct, frozen=True):
+    """Witnesses of a job of Slurm: its queue, its accounting, our records in the attempt's directory.
+
+    ``queue``: Slurm's word in the queue, empty where it shows no row of ours; ``queue_reason`` why it waits or ended.
+    ``absent``: since when the queue has no row of ours, or one that has ended or is ending (COMPLETING); an empty
+    ``queue`` with NO means that the queue did not answer. A row that is WAITING or RUNNING is always NO.
+    ``accounting``: the word of its newest start, empty without a row; ``accounting_exit_code`` and
+    ``accounting_signal`` of the same row; ``by_user``: it names somebody who cancelled the job.
+    ``accounting_answered``: False where it is off or silent.
+    ``claimed``: the run claim of this attempt was taken. ``exit_code``: of the exit record that is ours, None
+    without one; ``setup_failed``: that record says that the command never began.
+    ``limit_near``: Slurm's warning came; ``limit_reached``: it ran, or could have run, into its time limit.
+    ``cancel_requested``: we were asked to end it. ``directory_gone``: the attempt's directory is not there.
+    ``requeue``: Slurm may start it again. ``started_at``: of the claim (never a guess: from it follows whether the
+    command began). ``note``: words that go into the detail.
+    """
+
+    queue: str = ""
+    queue_reason: str = ""
+    accounting: str = ""
+    accounting_exit_code: int | None = None
+    accounting_signal: int | None = None
+    by_user: bool = False
+    accounting_answered: bool = False
+    claimed: bool = False
+    exit_code: int | None = None
+    setup_failed: bool = False
+    limit_near: bool = False
+    limit_reached: bool = False
+    cancel_requested: bool = False
+    directory_gone: bool = False
+    absent: Absence = Absence.NO
+    requeue: bool = False
+    started_at: float | None = None
+    ended_at: float | None = None
+    node: str = ""
+    note: str = ""
+
+
+Evidence = JobStatus | LocalEvidence | SlurmEvidence

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from matterstack.core import events as ev
 from matterstack.core.attempt import Attempt
-from matterstack.core.evidence import Alive, Evidence, JobStatus, LocalEvidence
+from matterstack.core.evidence import Absence, Alive, Evidence, JobStatus, LocalEvidence, SlurmEvidence
 from matterstack.core.machine import COMPLETED, FAILED, PENDING, RUNNING, Reason, State
+from matterstack.core.slurm_words import REASONS, Kind, kind_of, plain_word
 
 # The shell's convention: 128 + the number of the signal that ended the command.
 _SIGNAL_BASE: Final = 128
@@ -65,9 +69,221 @@ def local_status(evidence: LocalEvidence, job_id: str = "") -> JobStatus:
     )
 
 
+class Verdict(StrEnum):
+    """What the witnesses of a Slurm job may lead to beside a state."""
+
+    AS_BEFORE = "as before"
+    NEVER_STARTED = "never started"
+
+
+AS_BEFORE, NEVER_STARTED = Verdict.AS_BEFORE, Verdict.NEVER_STARTED
+# Exit code of a job script that found the run claim taken; says nothing of the start that holds the claim.
+_CLAIM_TAKEN: Final = 75
+# Slurm's marks in the place of a signal: the job's directory or output files could not be opened; out of memory.
+_NOT_SET_UP: Final = 53
+_OUT_OF_MEMORY: Final = 125
+_INFRASTRUCTURE: Final = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"})
+
+
+class _Case(Struct, frozen=True):
+    """Evidence with Slurm's words read. ``queue``: None without a row; ``word``: of an end, empty without one."""
+
+    e: SlurmEvidence
+    queue: Kind | None
+    word: str
+
+    @property
+    def recorded(self) -> bool:
+        return self.e.exit_code is not None
+
+    @property
+    def bad(self) -> bool:
+        return self.recorded and self.e.exit_code != 0
+
+    @property
+    def infrastructure(self) -> bool:
+        return self.word in _INFRASTRUCTURE
+
+    @property
+    def at_limit(self) -> bool:
+        return self.e.claimed and self.e.limit_near and self.e.limit_reached
+
+    @property
+    def nobodys(self) -> bool:
+        """Whether Slurm cancelled it before its start and nobody is known to have asked for that."""
+        e = self.e
+        return self.word == "CANCELLED" and not (e.cancel_requested or e.by_user or e.claimed or e.directory_gone)
+
+    @property
+    def word_to_come(self) -> bool:
+        return self.e.accounting_answered and kind_of(self.e.accounting) is not Kind.END
+
+    def since(self, absence: Absence) -> bool:
+        return self.e.absent >= absence
+
+
+_SlurmRule = tuple[Callable[[_Case], bool], State | Verdict, Reason | None, str]
+BY_WORD: Final = None  # the reason follows from Slurm's word
+_NO_END: Final = "it is in no queue any more and no end was recorded"
+
+# First row that holds decides. The live queue outranks all, our exit record outranks Slurm's word for the end
+# where it tells of success, and absence is an end only after the deadline. The rows: docs/decisions, RELIABILITY.
+SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
+    # witnesses                                       verdict        reason                 in words
+    # the queue has a live row, or has not answered
+    (lambda c: c.queue is Kind.UNKNOWN,               AS_BEFORE,     None,
+     "Slurm's word {word} is not known"),
+    (lambda c: c.queue is Kind.WAITING
+               and c.e.claimed and not c.e.requeue,   AS_BEFORE,     None,
+     "Slurm put it back into the queue, but it may not be started again"),
+    (lambda c: c.queue is Kind.WAITING,               PENDING,       None,                  ""),
+    (lambda c: c.queue is Kind.RUNNING,               RUNNING,       None,                  ""),
+    (lambda c: c.queue is Kind.ENDING
+               and not (c.recorded and c.since(Absence.LONG)), RUNNING, None,               ""),
+    (lambda c: c.queue is None
+               and not c.since(Absence.BRIEF),        AS_BEFORE,     None,
+     "the queue did not answer"),
+    # it is over, and our exit record is there
+    (lambda c: c.recorded and c.e.setup_failed,       FAILED,        Reason.SUBMIT_REFUSED,
+     "the job could not be set up, so the command was not started"),
+    (lambda c: c.recorded and not c.bad
+               and c.word in ("", "COMPLETED"),       COMPLETED,     None,                  ""),
+    (lambda c: c.recorded and not c.bad,              COMPLETED,     None,
+     "the command had finished when Slurm ended the job as {word}"),
+    (lambda c: c.bad and c.infrastructure
+               and not c.since(Absence.SETTLED),      AS_BEFORE,     None,
+     "{word}, but it might come back"),
+    (lambda c: c.bad and c.word in ("COMPLETED", "FAILED"), FAILED,  Reason.EXIT_CODE,      ""),
+    (lambda c: c.bad and c.word != "",                FAILED,        BY_WORD,               ""),
+    (lambda c: c.bad and c.word_to_come
+               and not c.since(Absence.GRACE),        AS_BEFORE,     None,
+     "waiting for accounting's word for the end"),
+    (lambda c: c.bad and c.e.cancel_requested,        FAILED,        Reason.CANCELLED,      "cancelled"),
+    (lambda c: c.bad and c.at_limit,                  FAILED,        Reason.TIMEOUT,        "time limit reached"),
+    (lambda c: c.bad,                                 FAILED,        Reason.EXIT_CODE,      ""),
+    # it is over without an exit record of ours, and Slurm has a word for the end
+    (lambda c: c.infrastructure
+               and not c.since(Absence.SETTLED),      AS_BEFORE,     None,
+     "{word}, but it might come back"),
+    (lambda c: c.word == "COMPLETED"
+               and not c.since(Absence.GRACE),        AS_BEFORE,     None,
+     "waiting for its exit record"),
+    (lambda c: c.word == "COMPLETED"
+               and c.e.directory_gone,                FAILED,        Reason.LOST,
+     "its directory was removed; Slurm says {word}"),
+    (lambda c: c.word == "COMPLETED",                 FAILED,        Reason.LOST,
+     "Slurm says {word}, but there is no exit record"),
+    (lambda c: c.nobodys and (c.word_to_come or not c.since(Absence.GRACE)), AS_BEFORE, None,
+     "waiting to hear who cancelled it"),
+    (lambda c: c.nobodys and c.e.accounting_answered, NEVER_STARTED, None,
+     "Slurm cancelled it before it started and nobody had asked for that"),
+    (lambda c: c.nobodys,                             FAILED,        Reason.CANCELLED,
+     "cancelled before it started; by whom is not known"),
+    (lambda c: c.word == "FAILED" and c.word_to_come
+               and not c.since(Absence.GRACE),        AS_BEFORE,     None,
+     "waiting for accounting's word for the end"),
+    (lambda c: c.word == "FAILED" and not c.e.claimed
+               and c.e.directory_gone,                FAILED,        Reason.LOST,
+     "its directory was removed"),
+    (lambda c: c.word == "FAILED" and not c.e.claimed
+               and c.e.accounting_signal == _NOT_SET_UP, FAILED,     Reason.SUBMIT_REFUSED,
+     "its directory or output files could not be opened, so the command was not started"),
+    (lambda c: c.word == "FAILED"
+               and c.e.accounting_exit_code == _CLAIM_TAKEN
+               and not c.since(Absence.LONG),         AS_BEFORE,     None,
+     "a second start found the claim taken; the first one has no end yet"),
+    (lambda c: c.word == "FAILED" and c.e.claimed
+               and c.e.accounting_exit_code == _CLAIM_TAKEN, FAILED, Reason.INTERRUPTED,    _NO_END),
+    (lambda c: c.word == "FAILED"
+               and c.e.accounting_exit_code == _CLAIM_TAKEN, FAILED, Reason.LOST,           _NO_END),
+    (lambda c: c.word == "FAILED"
+               and c.e.accounting_signal == _OUT_OF_MEMORY, FAILED,  Reason.OUT_OF_MEMORY,  ""),
+    (lambda c: c.word == "FAILED" and not c.e.claimed
+               and not c.since(Absence.GRACE),        AS_BEFORE,     None,
+     "waiting for its records"),
+    (lambda c: c.word != "",                          FAILED,        BY_WORD,               ""),
+    # nobody knows of it
+    (lambda c: kind_of(c.e.accounting) is Kind.UNKNOWN
+               and c.e.accounting != "",              AS_BEFORE,     None,
+     "accounting's word {word} is not known"),
+    (lambda c: not c.since(Absence.LONG),             AS_BEFORE,     None,                  "it is in no queue"),
+    (lambda c: c.e.directory_gone,                    FAILED,        Reason.LOST,
+     "its directory was removed"),
+    (lambda c: c.e.cancel_requested,                  FAILED,        Reason.CANCELLED,      "cancelled"),
+    (lambda c: c.at_limit,                            FAILED,        Reason.TIMEOUT,        "time limit reached"),
+    (lambda c: c.e.claimed,                           FAILED,        Reason.INTERRUPTED,    _NO_END),
+    (lambda _: True,                                  NEVER_STARTED, None,
+     "it is in no queue and its start was never recorded"),
+)  # fmt: skip
+
+
+def _case(evidence: SlurmEvidence) -> _Case:
+    queue = kind_of(evidence.queue) if evidence.queue else None
+    word = evidence.accounting if queue is not Kind.END and kind_of(evidence.accounting) is Kind.END else ""
+    return _Case(evidence, queue, plain_word(evidence.queue if queue is Kind.END else word))
+
+
+def _slurm_rule(case: _Case) -> tuple[State | Verdict, Reason | None, str]:
+    verdict, reason, words = next((row[1:]) for row in SLURM_TABLE if row[0](case))
+    if verdict is FAILED and reason is BY_WORD:
+        reason = REASONS[case.word]
+    shown = case.word or case.e.queue or case.e.accounting
+    return verdict, reason, words.replace("{word}", shown)
+
+
+def slurm_verdict(evidence: SlurmEvidence) -> State | Verdict:
+    """Return what the witnesses of a Slurm job lead to: a state, no change, or that it is to be submitted again."""
+    return _slurm_rule(_case(evidence))[0]
+
+
+def slurm_status(evidence: SlurmEvidence, job_id: str = "") -> JobStatus:
+    """Return what the witnesses of a Slurm job add up to, by `SLURM_TABLE`.
+
+    Where they change nothing, its state is RUNNING if its claim was taken, else PENDING; a job that never
+    started is PENDING. ``detail`` says why.
+    """
+    case = _case(evidence)
+    verdict, reason, words = _slurm_rule(case)
+    state = verdict if isinstance(verdict, State) else RUNNING if _runs(case, verdict) else PENDING
+    why = evidence.queue_reason if evidence.queue_reason not in ("", "None") else ""
+    code, signal = _slurm_code(case) if state in (COMPLETED, FAILED) else (None, None)
+    return JobStatus(
+        job_id,
+        state,
+        reason or "",
+        code,
+        signal,
+        word=evidence.queue or evidence.accounting,
+        detail="; ".join(part for part in (words, why, evidence.note) if part),
+        started_at=None if evidence.setup_failed else evidence.started_at,
+        ended_at=evidence.ended_at if state in (COMPLETED, FAILED) else None,
+        node=evidence.node,
+    )
+
+
+def _runs(case: _Case, verdict: Verdict) -> bool:
+    return verdict is AS_BEFORE and case.e.claimed and case.queue is not Kind.WAITING
+
+
+def _slurm_code(case: _Case) -> tuple[int | None, int | None]:
+    """Return exit code and signal; Slurm's 0 of an end that was none and its marks among the signals are left out."""
+    e = case.e
+    if e.exit_code is not None:
+        return e.exit_code, signal_of(e.exit_code)
+    known = e.accounting_signal is not None and 0 < e.accounting_signal <= _SIGNAL_MAX
+    signal = e.accounting_signal if known and e.accounting_signal != _NOT_SET_UP else None
+    return e.accounting_exit_code or None, signal
+
+
 def status_of(evidence: Evidence) -> JobStatus:
     """Return what the evidence adds up to, whatever kind it is."""
-    return evidence if isinstance(evidence, JobStatus) else local_status(evidence)
+    match evidence:
+        case JobStatus():
+            return evidence
+        case LocalEvidence():
+            return local_status(evidence)
+        case SlurmEvidence():
+            return slurm_status(evidence)
 
 
 def signal_of(exit_code: int | None) -> int | None:
@@ -85,12 +301,27 @@ def interpret(attempt: Attempt, evidence: Evidence) -> Sequence[ev.Event]:
     if attempt.state in (COMPLETED, FAILED):
         return ()
     status = status_of(evidence)
-    if status.state == attempt.state:
+    if isinstance(evidence, SlurmEvidence) and slurm_verdict(evidence) is NEVER_STARTED:
+        return _taken_back(attempt, status.detail)
+    if status.state == attempt.state or _says_nothing(evidence, status):
         return ()
     if status.state is PENDING:
-        if isinstance(evidence, LocalEvidence):  # there is no scheduler here that could have put it back
-            return ()
         return (ev.JobRequeued(status.detail or status.word),)
+    return _progress(attempt, status)
+
+
+def _says_nothing(evidence: Evidence, status: JobStatus) -> bool:
+    match evidence:
+        case LocalEvidence():  # there is no scheduler here that could have put it back
+            return status.state is PENDING
+        case SlurmEvidence():  # that the command began is the claim's to say, not the queue's
+            verdict = slurm_verdict(evidence)
+            return verdict is AS_BEFORE or (verdict is RUNNING and status.started_at is None)
+        case _:
+            return False
+
+
+def _progress(attempt: Attempt, status: JobStatus) -> Sequence[ev.Event]:
     events: list[ev.Event] = []
     started = status.state is RUNNING or status.started_at is not None
     if started and attempt.state is PENDING:
@@ -109,3 +340,8 @@ def interpret(attempt: Attempt, evidence: Evidence) -> Sequence[ev.Event]:
             )
         )
     return events
+
+
+def _taken_back(attempt: Attempt, why: str) -> Sequence[ev.Event]:
+    absent = ev.SubmitAbsent(why)
+    return (absent,) if attempt.state is PENDING else (ev.JobRequeued(why), absent)

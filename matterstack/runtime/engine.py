@@ -21,6 +21,7 @@ from matterstack.runtime.reports import (
     Crashed,
     Held,
     InDoubt,
+    Notice,
     Offer,
     Refused,
     Report,
@@ -93,7 +94,7 @@ class Engine:
     @property
     def trouble(self) -> str:
         """Why a backend cannot be asked or takes nothing now; empty where all is well."""
-        return "; ".join(lane.trouble or lane.held for lane in self._workers if lane.trouble or lane.held)
+        return "; ".join(filter(None, [lane.trouble or lane.held or lane.notice for lane in self._workers]))
 
     def running(self) -> list[str]:
         """Return the ids of the tasks that run."""
@@ -208,6 +209,8 @@ class Engine:
                 self._take_back(lane, report)
             case Held():
                 lane.held = report.detail
+            case Notice():
+                lane.notice = report.detail
             case Trouble():
                 lane.trouble = report.detail
             case Crashed():
@@ -371,8 +374,9 @@ class Engine:
 
     def _follow(self, attempt: Attempt, job_id: str) -> None:
         self._by_job[job_id] = attempt.task_id
-        worker = self._live[attempt.task_id].worker
-        self._effects.append(lambda: worker.follow([job_id]))
+        lane = self._live[attempt.task_id]
+        submission = self._offer(attempt, lane).submission
+        self._effects.append(lambda: lane.worker.follow({job_id: submission}))
         if attempt.cancel_requested:
             self._cancel_live(attempt)
 

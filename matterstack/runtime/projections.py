@@ -61,8 +61,9 @@ END;
 
 _NO_ATTEMPT: Final = (
     "requested = 0, in_doubt = 0, token = '', boot = '', gen = 0, array = '', idx = NULL, profile = '',"
-    " job_id = NULL, reason = '', exit_code = NULL, signal = NULL, detail = '', word = '', requested_at = NULL,"
-    " submitted_at = NULL, started_at = NULL, ended_at = NULL, recorded_at = NULL, node = '', pid = NULL, cancel_requested = 0"
+    " job_id = NULL, reason = '', exit_code = NULL, signal = NULL, detail = '', word = '',"
+    " requested_at = NULL, submitted_at = NULL, started_at = NULL, ended_at = NULL, recorded_at = NULL,"
+    " node = '', pid = NULL, cancel_requested = 0"
 )
 _ARCHIVE: Final = (
     f"INSERT INTO past_attempts SELECT subject, run, task, state, {_ATTEMPT} FROM tasks"  # constants

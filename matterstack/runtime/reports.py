@@ -59,6 +59,12 @@ class Held(Struct, frozen=True):
     detail: str
 
 
+class Notice(Struct, frozen=True):
+    """Something that a person should know; ``detail`` is empty when it is over."""
+
+    detail: str
+
+
 class Trouble(Struct, frozen=True):
     """The backend could not work; ``detail`` is empty when it can again. ``again_s``: until the next try."""
 
@@ -72,7 +78,7 @@ class Crashed(Struct, frozen=True):
     error: BaseException
 
 
-Report = Submitted | Refused | Seen | Withdrawn | InDoubt | Absent | Held | Trouble | Crashed
+Report = Submitted | Refused | Seen | Withdrawn | InDoubt | Absent | Held | Notice | Trouble | Crashed
 Fetch = Callable[[str, str], Path]  # a file that a task wrote, by task id and name; FileNotFoundError
 
 

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +26,13 @@ from matterstack.errors import (
     SubmitRefusedError,
     UnknownJob,
 )
-from matterstack.runtime.backends.base import ComputeBackend
+from matterstack.runtime.backends.base import ComputeBackend, Submission
 from matterstack.runtime.reports import (
     Absent,
     Crashed,
     Held,
     InDoubt,
+    Notice,
     Offer,
     Refused,
     Report,
@@ -67,7 +68,7 @@ class BackendWorker:
         self._reports: list[Report] = []
         self._interrupted = threading.Event()
         self._stopping = self._hurry = False
-        self._trouble = self._held = ""
+        self._trouble = self._held = self._notice = ""
         self._poll_s, self._polled_at = backend.poll_min_s, 0.0
         self._thread = threading.Thread(target=self._run, name=f"matterstack-{type(backend).__name__}", daemon=True)
 
@@ -111,10 +112,12 @@ class BackendWorker:
         self._hurry = True
         self._interrupt()
 
-    def follow(self, job_ids: Collection[str]) -> None:
-        """Report evidence of these jobs, which an earlier process submitted."""
+    def follow(self, jobs: Mapping[str, Submission]) -> None:
+        """Report evidence of these jobs, by job id, which an earlier process submitted."""
+        for job_id, submission in jobs.items():
+            self.backend.recognize(job_id, submission)
         with self._lock:
-            self._live.update(job_ids)
+            self._live.update(jobs)
         self._interrupt()
 
     def collect(self) -> list[Report]:
@@ -311,7 +314,7 @@ class BackendWorker:
         with self._lock:
             live = list(self._live)
         now = time.monotonic()
-        if not live or (not self.backend.cheap_poll and now - self._polled_at < self._poll_s):
+        if not live or not (self.backend.cheap_poll or self.backend.has_news or now - self._polled_at >= self._poll_s):
             return
         self._polled_at = now
         seen = [one for one in self._ask(live) if self._last.get(one.job_id) != one.evidence]
@@ -324,6 +327,9 @@ class BackendWorker:
                     self._last[one.job_id] = one.evidence
         self._poll_s = self._next_poll(self._poll_s, news=bool(seen))
         self._report(list(seen))
+        if self.backend.notice != self._notice:
+            self._notice = self.backend.notice
+            self._report([Notice(self._notice)])
 
     def _next_poll(self, before_s: float, *, news: bool) -> float:
         """Return the time to the next question: at once short after news, then longer; not all at one beat."""

@@ -19,7 +19,8 @@ class Lane:
     """One backend of a run.
 
     ``profile`` is what tasks call it, empty for the run's own; ``retry`` its policy for tasks that leave theirs
-    at the default. ``trouble`` and ``held`` say why nothing can be asked or submitted now, else they are empty.
+    at the default. ``trouble`` and ``held`` say why nothing can be asked or submitted now, ``notice`` what else a
+    person should know; else they are empty.
     """
 
     def __init__(self, profile: str, worker: BackendWorker, retry: str = "") -> None:
@@ -27,7 +28,7 @@ class Lane:
         self.ready: deque[str] = deque()
         self.live = 0
         self.withdrawing = False
-        self.trouble = self.held = ""
+        self.trouble = self.held = self.notice = ""
 
     @property
     def backend(self) -> ComputeBackend:

@@ -133,6 +133,19 @@ class ComputeBackend(ABC):
                 answers.append(error)
         return answers
 
+    def recognize(self, job_id: str, submission: Submission) -> None:  # noqa: B027  # most backends need not
+        """Take down which attempt a job of an earlier process stands for. May be called from any thread."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `poll_many` has something to tell before its time has come."""
+        return False
+
+    @property
+    def notice(self) -> str:
+        """What a person should know now, e.g. why results cannot be fetched; else ``""``."""
+        return ""
+
     def poll_many(self, job_ids: Collection[str]) -> Mapping[str, Evidence]:
         """Return evidence by job id. A job that is left out is as before: nothing new is known of it.
 

@@ -1,0 +1,152 @@
+"""What we send: the options of sbatch, the script of a job, and the files that each attempt brings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from shlex import quote
+from typing import Final
+
+from matterstack.core.workflow import Task
+from matterstack.errors import AccessError
+from matterstack.runtime.backends.base import Submission
+from matterstack.runtime.backends.hpc.job_shell import BEGIN, END, RUN
+from matterstack.runtime.backends.hpc.layout import SUBMISSIONS
+from matterstack.runtime.backends.hpc.options import SlurmOptions
+
+_MINUTES_MAX: Final = 2**31 - 2  # Slurm keeps limits as 32-bit numbers of minutes
+
+
+class SecretMissing(AccessError):
+    """A secret of a task is not in this process's environment; the run pauses until somebody sets it."""
+
+    def __init__(self, task_id: str, names: Sequence[str]) -> None:
+        listed = ", ".join(names)
+        super().__init__(
+            f"task {task_id!r}",
+            f"secret {listed} is not in the environment",
+            f"set {listed} and go on with `matterstack resume`.",
+        )
+
+
+def format_walltime(seconds: float) -> str:
+    """Return a time limit as ``sbatch --time`` takes it.
+
+    Args:
+        seconds: Limit in seconds, above 0; rounded up, since Slurm counts in minutes.
+
+    Returns:
+        ``"D-HH:MM:00"``, e.g. ``"1-00:01:00"`` for 86401 s.
+
+    Raises:
+        ValueError: ``seconds`` is not above 0 (Slurm reads 0 as "no limit").
+
+    Source: sbatch manual, option ``--time``.
+    """
+    if not seconds > 0:
+        raise ValueError(f"a time limit must be above 0 s, not {seconds!r}")
+    minutes = min(math.ceil(seconds / 60), _MINUTES_MAX)
+    days, rest = divmod(minutes, 24 * 60)
+    return f"{days}-{rest // 60:02}:{rest % 60:02}:00"
+
+
+def directives(task: Task, options: SlurmOptions) -> tuple[str, ...]:
+    """Return the options of sbatch for a task, e.g. ``("--account=m1234", "--cpus-per-task=4", …)``."""
+    own: list[tuple[str, str | bool]] = [
+        (name, getattr(options, name))
+        for name in ("account", "partition", "qos", "constraint", "gres", "nodes", "ntasks")
+        if getattr(options, name)
+    ]
+    own.append(("cpus-per-task", str(task.cores)))
+    if task.memory_gb is not None:
+        own.append(("mem", f"{math.ceil(task.memory_gb * 1024)}M"))
+    if task.gpus:
+        own.append(("gpus", str(task.gpus)))
+    if task.time_limit_minutes is not None:
+        own.append(("time", format_walltime(task.time_limit_minutes * 60)))
+    own += options.extra.items()
+    own += [("requeue" if options.requeue else "no-requeue", True), ("export", options.export)]
+    own.append(("signal", "B:USR1@60"))  # a TERM would end the batch shell, and the job as FAILED
+    return tuple(f"--{name}" if value is True else f"--{name}={value}" for name, value in own)
+
+
+def array_key(task: Task, options: SlurmOptions) -> Hashable:
+    """Return what tasks must have in common to go as one job array."""
+    return directives(task, options), task.image
+
+
+def job_script(
+    *,
+    submission: str,
+    name: str,
+    task: Task,
+    options: SlurmOptions,
+    array: bool,
+) -> str:
+    """Return the script of a submission, for POSIX ``sh``; sbatch is called in the workspace root.
+
+    Args:
+        submission: Token of the lone attempt or of the array; the map of its attempts lies in its directory.
+        name: The job's name.
+        task: Any of its tasks: those of an array have directives and image in common.
+        options: The profile's.
+        array: Whether it is a job array.
+    """
+    # Paths are relative to the workspace, where sbatch is called: so none of its characters matters here.
+    base = f"{SUBMISSIONS}/{submission}"
+    own = [f"--job-name={name}", f"--output={base}/slurm{'.%a' if array else ''}.out", *directives(task, options)]
+    header = [f"#SBATCH {_option(text)}" for text in own]
+    setup = [*options.modules, *options.prologue]
+    return "\n".join(
+        [
+            "#!/bin/sh",
+            *header,
+            BEGIN.format(base=quote(base), requeue="1" if options.requeue else ""),
+            *(["ms_modules"] if options.modules else []),
+            *(f"{line} || exit" if line in options.modules else line for line in setup),
+            RUN.format(cores=task.cores, container=_container(task, options)),
+            END,
+        ]
+    )
+
+
+def _option(text: str) -> str:
+    """Return an option as a line of ``#SBATCH`` takes it: sbatch splits at blanks, and knows double quotes."""
+    name, equals, value = text.partition("=")
+    plain = value.isascii() and all(char.isalnum() or char in "._-:,@%+/=*&|()[]" for char in value)
+    if not equals or plain:
+        return text
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{name}="{escaped}"'
+
+
+def _container(task: Task, options: SlurmOptions) -> str:
+    if task.image is None:
+        return ""
+    return f'{options.container} exec --bind "$PWD:$PWD" --pwd "$PWD" {quote(task.image)} '
+
+
+def attempt_files(submission: Submission) -> dict[str, bytes]:
+    """Return what an attempt brings to its own directory: its command, and its environment as arguments of env."""
+    task = submission.task
+    names = {
+        "MATTERSTACK_RUN": submission.run,
+        "MATTERSTACK_TASK": task.task_id,
+        "MATTERSTACK_ATTEMPT": str(submission.attempt),
+        "MATTERSTACK_CORES": str(task.cores),
+        **task.env,
+    }
+    words = " ".join(quote(f"{name}={value}") for name, value in names.items())
+    return {"command": task.command.encode(), "env": f"set -- {words}\n".encode()}
+
+
+def secrets_file(task: Task, environ: Mapping[str, str]) -> bytes:
+    """Return the task's secrets as lines of shell.
+
+    Raises:
+        SecretMissing: One is not in ``environ``.
+    """
+    missing = [name for name in task.secrets if name not in environ]
+    if missing:
+        raise SecretMissing(task.task_id, missing)
+    return "".join(f"export {name}={quote(environ[name])}\n" for name in task.secrets).encode()

@@ -1,0 +1,92 @@
+"""Names that the cluster and this machine share: directories, job names, the lines of the records."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from msgspec import Struct
+
+META: Final = ".matterstack"  # in an attempt's directory: its scripts and records; under the root: everything shared
+SUBMISSIONS: Final = f"{META}/submissions"
+STORE: Final = f"{META}/store"
+_MARK: Final = "ms1"
+_END: Final = "."
+_SAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+_NAME_MAX: Final = 24  # of the task's id, so that squeue stays readable
+
+
+def directory_of(run: str, task_id: str, attempt: int) -> str:
+    """Return an attempt's directory, relative to the workspace root."""
+    return f"{run}/{task_id}/{attempt}"
+
+
+def job_name(task_id: str, token: str) -> str:
+    """Return the name by which Slurm's queue and accounting know a submission, e.g. ``relax-Al.ms-k3…``."""
+    return f"{_SAFE.sub('_', task_id)[:_NAME_MAX]}.{token}"
+
+
+class JobRef(Struct, frozen=True):
+    """What a job id of ours says: ``slurm_id`` is Slurm's own, e.g. ``12`` or ``12_3``, also with ``;cluster``."""
+
+    slurm_id: str
+    directory: str
+
+    def __str__(self) -> str:
+        return f"{self.slurm_id}@{self.directory}"
+
+
+def job_ref(job_id: str) -> JobRef | None:
+    """Return what the job id says, or None where it is not one of ours."""
+    slurm_id, at, directory = job_id.partition("@")
+    return JobRef(slurm_id, directory) if at and directory.count("/") == 2 else None
+
+
+class Claim(Struct, frozen=True):
+    """The run claim: which job started the attempt. ``started_at``: seconds since 1970 by the node's clock."""
+
+    token: str
+    slurm_id: str
+    restart: int
+    started_at: float
+    node: str
+    pid: int
+
+
+class Exit(Struct, frozen=True):
+    """The exit record. ``flags``: ``limit-near`` (Slurm's warning came), ``setup`` (the command never began)."""
+
+    token: str
+    slurm_id: str
+    restart: int
+    exit_code: int
+    started_at: float
+    ended_at: float
+    node: str
+    flags: frozenset[str]
+
+
+def read_claim(line: str) -> Claim | None:
+    """Return the claim of a line ``ms1 token slurm_id restart started_at node pid .``; None where it is not whole."""
+    words = line.split()
+    try:
+        mark, token, slurm_id, restart, started, node, pid, end = words
+        claim = Claim(token, slurm_id, int(restart), float(started), node, int(pid))
+    except ValueError:
+        return None
+    return claim if (mark, end) == (_MARK, _END) else None
+
+
+def read_exit(line: str) -> Exit | None:
+    """Return the record of ``ms1 token slurm_id restart exit_code started_at ended_at node flags .``, or None.
+
+    ``flags`` are joined by commas, ``-`` for none. A line that is cut or damaged is no record.
+    """
+    words = line.split()
+    try:
+        mark, token, slurm_id, restart, code, started, ended, node, flags, end = words
+        found = frozenset(flags.split(",")) - {"-"}
+        record = Exit(token, slurm_id, int(restart), int(code), float(started), float(ended), node, found)
+    except ValueError:
+        return None
+    return record if (mark, end) == (_MARK, _END) else None

@@ -1,0 +1,77 @@
+"""Finding jobs by their name, where the answer of sbatch is not known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from shlex import quote
+from typing import Final
+
+from msgspec import Struct
+
+from matterstack.runtime.backends.hpc.accounting import read_accounting
+from matterstack.runtime.backends.hpc.batch import Batch, place
+from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, read_claim
+from matterstack.runtime.backends.hpc.queue import read_queue
+from matterstack.runtime.backends.hpc.remote import Remote, answer, asking
+from matterstack.runtime.backends.hpc.slurm import Answer, accounting_by_name_command, queue_command
+from matterstack.runtime.backends.hpc.submit_script import CLAIMS
+
+_SINCE_S: Final = 30 * 86400.0  # how far back accounting is searched; submissions in doubt are younger
+
+
+class Found(Struct, frozen=True):
+    """Slurm's ids by batch key, the owner first. ``answered``: all witnesses were asked; else ``silent`` was not."""
+
+    jobs: dict[str, list[str]]
+    silent: str = ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether what was not found is not there."""
+        return not self.silent
+
+
+def look_up(remote: Remote, wanted: Sequence[Batch], fences: Sequence[str]) -> Found:
+    """Return the jobs that there are of these submissions, after putting up the fences.
+
+    A fence stops a late shell from submitting; so it stands before the look.
+
+    Raises:
+        TransportError, AccessError: See `Remote.ask`.
+    """
+    names = [batch.name for batch in wanted]
+    script = "\n".join(
+        [
+            *(f": >{SUBMISSIONS}/{quote(fence)}" for fence in fences),
+            asking("queue", queue_command()),
+            asking("accounting", accounting_by_name_command(names, time.time() - _SINCE_S)),
+            CLAIMS,
+        ]
+    )
+    places = {place(member): batch for batch in wanted for member in batch.members}
+    parts = remote.ask(script, places)
+    queue, accounting = answer(parts, "queue"), answer(parts, "accounting")
+    ids: dict[str, dict[str, None]] = {batch.key: {} for batch in wanted}
+    tokens = {batch.key: {member.token for member in batch.members} for batch in wanted}
+    for part in parts:
+        if part.words[:1] == ["started"]:
+            batch, claim = places[part.words[1]], read_claim(" ".join(part.words[2:]))
+            if claim is not None and claim.token in tokens[batch.key]:
+                ids[batch.key][_base(claim.slurm_id)] = None
+    by_name = {batch.name: batch.key for batch in wanted}
+    rows = sorted(
+        [(row.name, row.slurm_id) for row in read_queue(queue[1])]
+        + [(row.name, row.slurm_id) for row in read_accounting(accounting[1]) if not row.refused],
+        key=lambda row: (len(row[1]), row[1]),
+    )
+    for name, slurm_id in rows:
+        if name in by_name:
+            ids[by_name[name]][_base(slurm_id)] = None
+    silent = "squeue" if queue[0] is not Answer.YES else "sacct" if accounting[0] is Answer.SILENT else ""
+    return Found({key: list(found) for key, found in ids.items() if found}, silent)
+
+
+def _base(slurm_id: str) -> str:
+    """Return the id of the job or array that an id belongs to."""
+    return slurm_id.partition("_")[0]

@@ -1,0 +1,294 @@
+"""Asking for all jobs at once: the queue and the records; accounting only for those that left without an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from matterstack.core.evidence import Absence, SlurmEvidence
+from matterstack.core.slurm_words import END, ENDING, kind_of
+from matterstack.errors import BackendUnavailable
+from matterstack.runtime.backends.hpc.accounting import AccountingRow, newest, read_accounting
+from matterstack.runtime.backends.hpc.layout import Claim, Exit, JobRef, job_ref, read_claim, read_exit
+from matterstack.runtime.backends.hpc.queue import QueueRow, read_queue
+from matterstack.runtime.backends.hpc.remote import Part, Remote, answer, asking
+from matterstack.runtime.backends.hpc.slurm import Answer, accounting_command, queue_command
+from matterstack.runtime.backends.hpc.waits import Waits
+
+_LIMIT_MARGIN_S: Final = 90.0
+
+# Reads lines "WANT DIRECTORY": WANT is "all" where the job's name and claim are not known yet, else "end".
+_RECORDS: Final = """
+say clock "$(date +%s)"
+record() { line=; read -r line <"$2"; say "$1" "$dir" "$line"; }
+while read -r want dir; do
+  m=$dir/.matterstack
+  if [ "$want" = all ]; then
+    [ ! -f "$m/job" ] || record job "$m/job"
+    for claim in "$m"/claim*; do [ ! -f "$claim" ] || record claim "$claim"; done
+  fi
+  [ ! -f "$m/exit" ] || record exit "$m/exit"
+done
+"""
+# Reads an attempt's directory a line; listing it first makes a network file system look again.
+_LEFT: Final = """
+record() { line=; read -r line <"$2"; say "$1" "$dir" "$line"; }
+while read -r dir; do
+  m=$dir/.matterstack
+  ls "$m" >/dev/null 2>&1 || say gone "$dir"
+  for claim in "$m"/claim*; do [ ! -f "$claim" ] || record claim "$claim"; done
+  [ ! -e "$m/cancel" ] || say cancel "$dir"
+  [ ! -e "$m/limit-near" ] || say limit "$dir"
+  [ ! -f "$m/exit" ] || record exit "$m/exit"
+done
+"""
+
+
+class Identity(Struct, frozen=True):
+    """What an attempt's job file says: ``token name index limit_s .``, ``-`` where there is none."""
+
+    token: str
+    name: str
+    index: int | None
+    limit_s: float | None
+
+    def line(self) -> str:
+        """Return the line of the job file."""
+        index = "-" if self.index is None else self.index
+        return f"{self.token} {self.name} {index} {'-' if self.limit_s is None else self.limit_s} ."
+
+
+def read_identity(line: str) -> Identity | None:
+    """Return what the line says; None where it is not whole."""
+    try:
+        token, name, index, limit, end = line.split()
+        found = Identity(token, name, None if index == "-" else int(index), None if limit == "-" else float(limit))
+    except ValueError:
+        return None
+    return found if end == "." else None
+
+
+class Watched(Struct):
+    """A job that is followed. ``absent_since``, ``silent_at``: by the monotonic clock."""
+
+    ref: JobRef
+    identity: Identity | None = None
+    claim: Claim | None = None
+    exit: Exit | None = None
+    row: QueueRow | None = None
+    accounting: AccountingRow | None = None
+    answered: Answer = Answer.SILENT
+    absent_since: float | None = None
+    silent_at: float = 0.0
+    limit_near: bool = False
+    cancel_requested: bool = False
+    gone: bool = False
+    note: str = ""
+
+
+class Monitor:
+    """Follows the jobs of one workspace. Used by one thread at a time.
+
+    Args:
+        remote: The workspace.
+        waits: Which absence counts for what.
+        requeue: Whether the profile lets Slurm start jobs again.
+    """
+
+    def __init__(self, remote: Remote, waits: Waits, *, requeue: bool) -> None:
+        self._remote, self._waits, self._requeue = remote, waits, requeue
+        self._watched: dict[str, Watched] = {}
+
+    def know(self, job_id: str, identity: Identity) -> None:
+        """Take down who a job is, so that its file need not be read."""
+        watched = self._watch(job_id)
+        if watched is not None:
+            watched.identity = identity
+
+    def forget(self, job_id: str) -> None:
+        """Follow the job no longer."""
+        self._watched.pop(job_id, None)
+
+    def poll(self, job_ids: Collection[str]) -> dict[str, SlurmEvidence]:
+        """Return the evidence of these jobs; ids that are not ours are left out.
+
+        Raises:
+            BackendUnavailable: The queue did not answer, or the host was not reached; absence begins anew.
+            AccessError: See `Remote.ask`.
+        """
+        watched = {job_id: found for job_id in job_ids if (found := self._watch(job_id)) is not None}
+        if not watched:
+            return {}
+        try:
+            clock = self._ask(list(watched.values()))
+            left = [one for one in watched.values() if _unexplained(one)]
+            if left:
+                self._ask_of_those_that_left(left)
+        except BackendUnavailable:
+            for one in watched.values():
+                one.absent_since = None
+            raise
+        return {job_id: self._evidence(one, clock) for job_id, one in watched.items()}
+
+    def live(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return, by job id, Slurm's own id of those of the jobs that the queue shows as waiting or running.
+
+        Raises:
+            BackendUnavailable, AccessError: As for `poll`.
+        """
+        watched = {job_id: found for job_id in job_ids if (found := self._watch(job_id)) is not None}
+        self._ask(list(watched.values()))
+        return {j: one.row.slurm_id for j, one in watched.items() if one.row is not None and one.absent_since is None}
+
+    def _watch(self, job_id: str) -> Watched | None:
+        if job_id not in self._watched:
+            ref = job_ref(job_id)
+            if ref is None:
+                return None
+            self._watched[job_id] = Watched(ref)
+        return self._watched[job_id]
+
+    # ---- asking -------------------------------------------------------------------------------------
+
+    def _ask(self, watched: Sequence[Watched]) -> float:
+        """Ask queue and records; return the cluster's time, in seconds since 1970."""
+        lines = [f"{'end' if one.identity and one.claim else 'all'} {one.ref.directory}" for one in watched]
+        parts = self._remote.ask(f"{asking('queue', queue_command())}{_RECORDS}", lines)
+        answered, text = answer(parts, "queue")
+        if answered is not Answer.YES:
+            words = next((after.text.strip() for after in parts if after.words[:1] == ["code"]), "")
+            raise BackendUnavailable(self._remote.transport.name, "ask squeue", words or "it gave no answer")
+        _take_records(parts, watched)
+        rows = _by_name(read_queue(text))
+        now = time.monotonic()
+        for one in watched:
+            one.row = _row_of(one, rows)
+            over = one.row is None or kind_of(one.row.word) in (END, ENDING)
+            one.absent_since = (one.absent_since or now) if over else None
+        return next((float(part.words[1]) for part in parts if part.words[:1] == ["clock"]), time.time())
+
+    def _ask_of_those_that_left(self, left: Sequence[Watched]) -> None:
+        ids = [_plain(one) for one in left]
+        script = f"{asking('accounting', accounting_command(ids))}{_LEFT}"
+        parts = self._remote.ask(script, [one.ref.directory for one in left])
+        answered, text = answer(parts, "accounting")
+        for one in left:
+            one.gone = False
+        _take_records(parts, left)
+        names = {_plain(one): one.identity.name for one in left if one.identity is not None}
+        found = newest(read_accounting(text), names)
+        for one in left:
+            one.accounting, one.answered = found.get(_plain(one)), answered
+            if answered is Answer.SILENT:
+                one.silent_at = time.monotonic()
+
+    # ---- evidence -----------------------------------------------------------------------------------
+
+    def _evidence(self, one: Watched, clock: float) -> SlurmEvidence:
+        row, accounting, end = one.row, one.accounting, one.exit
+        claim = one.claim
+        started = end.started_at if end else claim.started_at if claim else None
+        limit = one.identity.limit_s if one.identity else None
+        ran_s = (end.ended_at if end else clock) - started if started is not None else 0.0
+        return SlurmEvidence(
+            queue=row.word if row else "",
+            queue_reason=row.reason if row else "",
+            accounting=accounting.word if accounting else "",
+            accounting_exit_code=accounting.exit_code if accounting else None,
+            accounting_signal=accounting.signal if accounting else None,
+            by_user=accounting is not None and accounting.cancelled_by is not None,
+            accounting_answered=one.answered is Answer.YES,
+            claimed=claim is not None or end is not None,
+            exit_code=end.exit_code if end else None,
+            setup_failed=end is not None and "setup" in end.flags,
+            limit_near=one.limit_near or (end is not None and "limit-near" in end.flags),
+            limit_reached=limit is not None and ran_s >= limit - _LIMIT_MARGIN_S,
+            cancel_requested=one.cancel_requested,
+            directory_gone=one.gone,
+            absent=self._absence(one),
+            requeue=self._requeue,
+            started_at=started,
+            ended_at=end.ended_at if end else accounting.end if accounting else None,
+            node=end.node if end else claim.node if claim else "",
+            note=one.note,
+        )
+
+    def _absence(self, one: Watched) -> Absence:
+        if one.absent_since is None:
+            return Absence.NO
+        now, waits = time.monotonic(), self._waits
+        absent_s = now - one.absent_since
+        if min(absent_s, now - one.silent_at) >= waits.absence_s:
+            return Absence.LONG
+        if absent_s >= waits.infrastructure_s:
+            return Absence.SETTLED
+        return Absence.GRACE if absent_s >= waits.grace_s else Absence.BRIEF
+
+
+def _unexplained(one: Watched) -> bool:
+    """Return whether queue and records alone do not tell how the job ended."""
+    if one.absent_since is None or (one.exit is not None and one.exit.exit_code == 0):
+        return False
+    ended_in_sight = one.row is not None and kind_of(one.row.word) is END
+    return one.exit is None or not ended_in_sight
+
+
+def _by_name(rows: Iterable[QueueRow]) -> dict[tuple[str, int | None], QueueRow]:
+    """Return the rows by name and index; of several starts the live one counts, else the last."""
+    found: dict[tuple[str, int | None], QueueRow] = {}
+    for row in rows:
+        before = found.get((row.name, row.index))
+        if before is None or kind_of(before.word) is END:
+            found[row.name, row.index] = row
+    return found
+
+
+def _row_of(one: Watched, rows: Mapping[tuple[str, int | None], QueueRow]) -> QueueRow | None:
+    if one.identity is not None:
+        return rows.get((one.identity.name, one.identity.index))
+    # Its directory is gone: only a job of this id and of a name that begins as its own would can be it.
+    return next((row for row in rows.values() if row.slurm_id == _plain(one) and ".ms-" in row.name), None)
+
+
+def _plain(one: Watched) -> str:
+    """Return Slurm's id without the cluster."""
+    return one.ref.slurm_id.partition(";")[0]
+
+
+def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
+    """Put what the records say to the jobs that they belong to; those of other attempts are noted, not believed."""
+    places = {one.ref.directory: one for one in watched}
+    for part in parts:
+        match part.words:
+            case ["job", directory, *words] if directory in places:
+                places[directory].identity = read_identity(" ".join(words)) or places[directory].identity
+            case ["claim", directory, *words] if directory in places:
+                _take_claim(places[directory], read_claim(" ".join(words)))
+            case ["exit", directory, *words] if directory in places:
+                _take_exit(places[directory], read_exit(" ".join(words)))
+            case ["cancel", directory] if directory in places:
+                places[directory].cancel_requested = True
+            case ["limit", directory] if directory in places:
+                places[directory].limit_near = True
+            case ["gone", directory] if directory in places:
+                places[directory].gone = True
+
+
+def _ours(one: Watched, token: str) -> bool:
+    if one.identity is None or token == one.identity.token:
+        return True
+    one.note = f"a record of another attempt ({token}) lies in its directory and is not believed"
+    return False
+
+
+def _take_claim(one: Watched, claim: Claim | None) -> None:
+    if claim is not None and _ours(one, claim.token) and (one.claim is None or claim.restart >= one.claim.restart):
+        one.claim = claim
+
+
+def _take_exit(one: Watched, record: Exit | None) -> None:
+    if record is not None and _ours(one, record.token):
+        one.exit = record

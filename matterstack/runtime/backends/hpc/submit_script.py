@@ -1,0 +1,60 @@
+"""The shell of a submission: the submit claim, sbatch, the receipt; and looking at what an earlier one left.
+
+A submission is a directory ``.matterstack/submissions/<T>``. Its tries are ``claim.<gen>.<k>`` (a directory: whoever
+makes it may call sbatch, once), ``receipt.<gen>.<k>`` with ``out`` and ``err`` (what sbatch answered, complete),
+and ``fence.<gen>.<k>`` (no sbatch any more: a late shell finds it and stops).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# tell T GEN K: say what stands of try K.   try_one MODE T GEN AFTER [INDICES]: MODE look, submit or withdraw; tries
+# up to AFTER are known not to count. After an answer that may come again for the next one, none is tried any more.
+# sbatch itself tries again for up to 120 s; what hangs longer is ended, and its outcome is looked up.
+FUNCTIONS: Final = """
+age() { echo $(( $(date +%s) - $(stat -c %Y -- "$1") )); }
+tell() {
+  s=.matterstack/submissions/$1; at=$2.$3
+  indices=; [ ! -f "$s/claim.$at/indices" ] || read -r indices <"$s/claim.$at/indices"
+  if [ -f "$s/receipt.$at" ]; then
+    read -r code <"$s/receipt.$at"
+    say receipt "$1" "$3" "$(age "$s/receipt.$at")" "$code" "$indices"
+    cat "$s/out.$at"; say err; cat "$s/err.$at"
+  elif [ -e "$s/claim.$at/withdrawn" ]; then say withdrawn "$1" "$3"
+  else say claimed "$1" "$3" "$(age "$s/claim.$at")" "$indices"
+  fi
+}
+try_one() {
+  s=.matterstack/submissions/$2; k=$4
+  while [ -d "$s/claim.$3.$((k + 1))" ]; do k=$((k + 1)); done
+  if [ "$k" -gt "$4" ]; then tell "$2" "$3" "$k"; return; fi
+  if [ "$1" = look ]; then say none "$2"; return; fi
+  if [ -n "$stopped" ]; then say left "$2"; return; fi
+  k=$((k + 1)); at=$3.$k
+  [ -d "$s" ] || mkdir -p "$s"
+  mkdir "$s/claim.$at" || { tell "$2" "$3" "$k"; return; }
+  if [ "$1" = withdraw ]; then : >"$s/claim.$at/withdrawn"; tell "$2" "$3" "$k"; return; fi
+  printf '%s\\n' "$5" >"$s/claim.$at/indices" ||
+    { rm -f "$s/claim.$at/indices"; rmdir "$s/claim.$at"; say full "$2"; stopped=1; return; }
+  if [ -e "$s/fence.$at" ]; then say fenced "$2"; return; fi
+  timeout -k 5 200 sbatch --parsable ${5:+"--array=$5"} "$s/job.sh" >"$s/out.$at" 2>"$s/err.$at" </dev/null
+  code=$?
+  printf '%s\\n' "$code" >"$s/receipt.$at.tmp" && mv "$s/receipt.$at.tmp" "$s/receipt.$at"
+  case $code:$(cat "$s/err.$at") in
+    0:* | *"submission failed: Invalid"* | *"submission failed: Requested"* | *"error: invalid"*) ;;
+    *) stopped=1 ;;
+  esac
+  tell "$2" "$3" "$k"
+}
+stopped=
+"""
+
+# Whether the jobs' own records say which job started. Reads: an attempt's directory a line.
+CLAIMS: Final = """
+while read -r dir; do
+  for claim in "$dir/.matterstack"/claim*; do
+    [ ! -f "$claim" ] || { line=; read -r line <"$claim"; say started "$dir" "$line"; }
+  done
+done
+"""

@@ -1,0 +1,256 @@
+"""Submission that happens once: claim, sbatch, receipt; after a lost answer the job is found by its name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from shlex import quote
+from typing import Final
+
+from msgspec import Struct
+
+from matterstack.errors import (
+    BackendUnavailable,
+    MatterStackError,
+    SubmitAbsentError,
+    SubmitHeld,
+    SubmitInDoubt,
+    SubmitRefusedError,
+)
+from matterstack.runtime.backends.base import Submission
+from matterstack.runtime.backends.hpc.batch import Batch, batches
+from matterstack.runtime.backends.hpc.look_up import Found, look_up
+from matterstack.runtime.backends.hpc.remote import Part, Remote
+from matterstack.runtime.backends.hpc.replies import Accepted, Doubt, Held, Refused, read_reply
+from matterstack.runtime.backends.hpc.slurm import indices_of
+from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS
+from matterstack.runtime.backends.hpc.waits import Waits
+
+_AGAIN_MIN_S: Final = 2.0
+_AGAIN_MAX_S: Final = 30.0
+_LEFT_S: Final = 5.0  # until those are tried that stood behind one without a clear answer
+
+Answer = str | MatterStackError
+Stage = Callable[[Sequence[Batch]], Mapping[str, MatterStackError]]
+
+
+class Tried(Struct, frozen=True):
+    """What stands of a submission's last try on the cluster.
+
+    ``what``: none, left, full, fenced, withdrawn, claimed or receipt. ``number``: of the try. ``age_s``: of its
+    claim or receipt by the cluster's clock. ``indices``: of the array's elements that were in it.
+    """
+
+    what: str
+    number: int = 0
+    age_s: float = 0.0
+    code: int | None = None
+    indices: str = ""
+    out: str = ""
+    err: str = ""
+
+
+class Submitter:
+    """Submits, and settles what earlier submissions came to. Used by one thread at a time.
+
+    Args:
+        remote: The workspace.
+        waits: How long is waited for what.
+        stage: Puts job scripts and inputs in place; returns errors by attempt token.
+    """
+
+    def __init__(self, remote: Remote, waits: Waits, stage: Stage) -> None:
+        self._remote, self._waits, self._stage = remote, waits, stage
+        self._settled: dict[str, int] = {}  # by batch: its tries up to this one are known not to have submitted it
+        self._fenced: dict[tuple[str, int], float] = {}  # when a try was fenced, by the monotonic clock
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Answer]:
+        """Return for each submission its job id or what stands against it, as `ComputeBackend.submit_many` does.
+
+        Raises:
+            BackendUnavailable: The cluster could not be asked; what came of the submissions is to be looked up.
+        """
+        answers: dict[str, Answer] = {}
+        todo = batches(submissions)
+        known = [batch for batch in todo if batch.again]
+        if known:
+            looked = self._look(known, answers)
+            todo = [batch for batch in todo if not batch.again or batch.key in looked]
+        if todo:
+            self._submit(todo, answers)
+        return [answers[one.token] for one in submissions]
+
+    # ---- looking at what is there -------------------------------------------------------------------
+
+    def _look(self, known: Sequence[Batch], answers: dict[str, Answer]) -> set[str]:
+        """Answer for what an earlier call submitted; return the keys of those that it did not."""
+        tried = self._try("look", known)
+        open_: set[str] = set()
+        doubts: list[tuple[Batch, Tried]] = []
+        for batch in known:
+            found = tried[batch.key]
+            reply = read_reply(found.code, found.out, found.err) if found.what == "receipt" else None
+            match reply:
+                case Accepted():
+                    self._accept(batch, found, reply, answers)
+                case Refused() | Held():  # proved not submitted; whether it is taken now is another question
+                    self._settled[batch.key] = found.number
+                    open_.add(batch.key)
+                case _ if found.what == "none":
+                    open_.add(batch.key)
+                case _ if found.what == "withdrawn":
+                    self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
+                case _:
+                    doubts.append((batch, found))
+        if doubts:
+            open_ |= self._settle(doubts, answers)
+        return open_
+
+    def _settle(self, doubts: Sequence[tuple[Batch, Tried]], answers: dict[str, Answer]) -> set[str]:
+        """Look for jobs by name; return the keys of those that are proved not to have been submitted."""
+        now = time.monotonic()
+        late = {b.key: t for b, t in doubts if t.age_s >= self._waits.settle_s}
+        found = look_up(
+            self._remote,
+            [batch for batch, _ in doubts],
+            fences=[f"{b.token}/fence.{b.gen}.{t.number}" for b, t in doubts if b.key in late],
+        )
+        absent: set[str] = set()
+        for batch, tried in doubts:
+            there = found.jobs.get(batch.key)
+            if there is not None:
+                self._adopt(batch, tried, there, answers)
+                continue
+            fenced_at = self._fenced.setdefault((batch.key, tried.number), now) if batch.key in late else now
+            if found.answered and batch.key in late and now - fenced_at >= self._waits.again_s:
+                self._settled[batch.key] = tried.number
+                absent.add(batch.key)
+                continue
+            if not found.answered:
+                self._fenced.pop((batch.key, tried.number), None)  # absence counts only when it was answered
+            self._all(batch, self._doubt(tried, found, late=batch.key in late), answers)
+        return absent
+
+    def _doubt(self, tried: Tried, found: Found, *, late: bool) -> SubmitInDoubt:
+        what = "sbatch gave no clear answer" if tried.what == "receipt" else "the answer of sbatch was lost"
+        if not found.answered:
+            return SubmitInDoubt(f"{what}, and {found.silent} does not answer", again_s=self._waits.again_s)
+        if late:
+            return SubmitInDoubt(f"{what}; no job of its name is there", again_s=self._waits.again_s)
+        left_s = self._waits.settle_s - tried.age_s
+        again_s = min(max(left_s / 4, _AGAIN_MIN_S), _AGAIN_MAX_S)
+        return SubmitInDoubt(f"{what}; waiting {left_s:.0f} s more for a job of its name", again_s=again_s)
+
+    def _adopt(self, batch: Batch, tried: Tried, slurm_ids: Sequence[str], answers: dict[str, Answer]) -> None:
+        """Take the first of these jobs for the submission's, and end the others, which can start nothing."""
+        owner, *strays = slurm_ids
+        if strays:
+            self._remote.ask(f"scancel --name={quote(batch.name)} {' '.join(map(quote, strays))}")
+        self._accept(batch, tried, Accepted(owner), answers)
+
+    # ---- submitting ---------------------------------------------------------------------------------
+
+    def _submit(self, todo: Sequence[Batch], answers: dict[str, Answer]) -> None:
+        going = [batch for batch in todo if batch.wanted]
+        if len(going) < len(todo):
+            self._withdraw([batch for batch in todo if not batch.wanted], answers)
+        problems = self._stage(going)
+        ready: list[Batch] = []
+        for batch in going:
+            for member in batch.members:
+                if member.cancelled:
+                    answers[member.token] = SubmitAbsentError("cancelled before it was submitted")
+                elif member.token in problems:
+                    answers[member.token] = problems[member.token]
+            left = tuple(member for member in batch.wanted if member.token not in problems)
+            if left:
+                ready.append(Batch(batch.token, batch.gen, batch.name, left))
+        tried = self._try("submit", ready) if ready else {}
+        held = ""
+        for batch in ready:
+            held = self._answer(batch, tried[batch.key], held, answers) or held
+
+    def _answer(self, batch: Batch, tried: Tried, held: str, answers: dict[str, Answer]) -> str:
+        """Answer for a batch that was just tried; return the words that hold back those behind it, or ``""``."""
+        if tried.what == "left":
+            words = held or "sbatch gave no clear answer for another job"
+            self._all(batch, SubmitHeld(words, again_s=self._waits.held_s if held else _LEFT_S), answers)
+            return ""
+        if tried.what == "full":
+            error = BackendUnavailable(self._remote.transport.name, "write the submit claim", tried.err or "no space")
+            self._all(batch, error, answers)
+            return ""
+        reply = read_reply(tried.code, tried.out, tried.err) if tried.what == "receipt" else Doubt("")
+        match reply:
+            case Accepted():
+                self._accept(batch, tried, reply, answers)
+            case Refused():
+                self._all(batch, SubmitRefusedError(f"sbatch: {reply.words}"), answers)
+            case Held():
+                self._settled[batch.key] = tried.number
+                self._all(batch, SubmitHeld(f"sbatch: {reply.words}", again_s=self._waits.held_s), answers)
+                return f"sbatch: {reply.words}"
+            case Doubt():
+                words = reply.words or "another command has submitted it, or is about to"
+                self._all(batch, SubmitInDoubt(words, again_s=_AGAIN_MIN_S), answers)
+        return ""
+
+    def _withdraw(self, unwanted: Sequence[Batch], answers: dict[str, Answer]) -> None:
+        """Take the submit claim of cancelled submissions, so that no late shell can submit them."""
+        for key, tried in self._try("withdraw", unwanted).items():
+            batch = next(one for one in unwanted if one.key == key)
+            if tried.what == "withdrawn":
+                self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
+            else:
+                self._all(batch, SubmitInDoubt("another command has submitted it", again_s=_AGAIN_MIN_S), answers)
+
+    def _try(self, mode: str, todo: Sequence[Batch]) -> dict[str, Tried]:
+        """Return by key what stands of each batch, after one try where ``mode`` says so."""
+        calls = [
+            f"try_one {mode} {batch.token} {batch.gen} {self._settled.get(batch.key, 0)} {batch.indices}".rstrip()
+            for batch in todo
+        ]
+        gens = {batch.token: batch.key for batch in todo}
+        parts = self._remote.ask("\n".join([FUNCTIONS, *calls]))
+        return {gens[token]: tried for token, tried in _tried(parts)}
+
+    # ---- answers ------------------------------------------------------------------------------------
+
+    def _accept(self, batch: Batch, tried: Tried, reply: Accepted, answers: dict[str, Answer]) -> None:
+        inside = indices_of(tried.indices) if batch.array else None
+        for member in batch.members:
+            if inside is not None and member.index not in inside:
+                answers[member.token] = SubmitAbsentError("it was not in the array that was submitted")
+            else:
+                answers[member.token] = batch.job_id(member, reply.slurm_id, reply.cluster)
+
+    @staticmethod
+    def _all(batch: Batch, error: MatterStackError, answers: dict[str, Answer]) -> None:
+        for member in batch.members:
+            answers[member.token] = error
+
+
+def _tried(parts: Iterable[Part]) -> Iterable[tuple[str, Tried]]:
+    """Yield token and outcome of each try that the script told of."""
+    waiting: tuple[str, Tried] | None = None
+    for part in parts:
+        match part.words:
+            case ["err"] if waiting is not None:
+                token, tried = waiting
+                yield (
+                    token,
+                    Tried(tried.what, tried.number, tried.age_s, tried.code, tried.indices, tried.out, part.text),
+                )
+                waiting = None
+            case ["receipt", token, number, age, code, *indices]:
+                waiting = token, Tried("receipt", int(number), float(age), _code(code), "".join(indices), part.text)
+            case ["claimed", token, number, age, *indices]:
+                yield token, Tried("claimed", int(number), float(age), indices="".join(indices))
+            case ["withdrawn", token, number]:
+                yield token, Tried("withdrawn", int(number))
+            case [("none" | "left" | "full" | "fenced") as what, token]:
+                yield token, Tried(what)
+
+
+def _code(word: str) -> int | None:
+    return int(word) if word.isdigit() else None
