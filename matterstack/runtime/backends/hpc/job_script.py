@@ -65,7 +65,10 @@ def directives(task: Task, options: SlurmOptions) -> tuple[str, ...]:
     if task.time_limit_minutes is not None:
         own.append(("time", format_walltime(task.time_limit_minutes * 60)))
     own += options.extra.items()
-    own += [("requeue" if options.requeue else "no-requeue", True), ("export", options.export)]
+    own += [
+        ("requeue" if options.requeue else "no-requeue", True),
+        ("export", "ALL"),
+    ]  # of an environment that is nearly empty, see submit_script
     own.append(("signal", "B:USR1@60"))  # a TERM would end the batch shell, and the job as FAILED
     return tuple(f"--{name}" if value is True else f"--{name}={value}" for name, value in own)
 

@@ -13,7 +13,6 @@ from matterstack.errors import nearest
 
 _LONG_NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _MODULE: Final = re.compile(r"[A-Za-z0-9_.+/-]+", re.ASCII)
-_EXPORTS: Final = ("NIL", "NONE")
 CONTAINERS: Final = ("apptainer", "singularity")
 # Options that MatterStack sets itself, and why nobody else may.
 _OWNED: Final = {
@@ -21,7 +20,7 @@ _OWNED: Final = {
     "chdir": "a task runs in its own directory",
     "dependency": "dependencies of tasks are kept by the run",
     "error": "a task's standard error goes to stderr.txt in its directory",
-    "export": "write `export: NONE` where the site does not know NIL",
+    "export": "a job begins with a clean environment; give the task env, or the profile a prologue",
     "hold": "a held job would wait for ever",
     "input": "a task reads from /dev/null; give it files",
     "job-name": "jobs are found by their name",
@@ -60,7 +59,6 @@ class SlurmOptions(Struct, frozen=True):
     container: str = "apptainer"
     requeue: bool = False
     arrays: bool = True
-    export: str = "NIL"
     extra: Mapping[str, str | bool] = {}
 
     @classmethod
@@ -104,9 +102,8 @@ def _checked(key: str, value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise TypeError(f"{key}: must be a text, not {value!r}")
     text = _plain(key, str(value))
-    for field, choices in (("export", _EXPORTS), ("container", CONTAINERS)):
-        if key == field and text not in choices:
-            raise ValueError(f"{key}: must be one of {', '.join(choices)}, not {text!r}")
+    if key == "container" and text not in CONTAINERS:
+        raise ValueError(f"{key}: must be one of {', '.join(CONTAINERS)}, not {text!r}")
     return text
 
 

@@ -1,0 +1,7 @@
+"""A private Slurm with sshd on loopback, for tests: any number side by side, nothing of the system's is touched."""
+
+from cluster.errors import ClusterError
+from cluster.install import missing_packages
+from cluster.private import Cluster
+
+__all__ = ["Cluster", "ClusterError", "missing_packages"]
