@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matterstack.core.workflow import Workflow
 from matterstack.runtime import run as runs
@@ -13,6 +13,9 @@ from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.drive import Progress
 from matterstack.runtime.opening import JOURNAL, find_journal
 from matterstack.runtime.result import WorkflowResult
+
+if TYPE_CHECKING:
+    from matterstack.config.profiles import Profiles
 
 
 def run_workflow(
@@ -131,10 +134,17 @@ def chosen_settings(
         main = runs.Settings(backend, {"name": type(backend).__name__, **backend.settings()})
         if not named:
             return main
-    from matterstack.config.profiles import Profiles, settings  # only where profiles are used
+    from matterstack.config.profiles import settings, settings_for  # only where profiles are used
+
+    profiles = visible_profiles(journal, config)
+    main = main or settings(profiles.choose(profile))
+    main.others = settings_for(profiles, sorted(set(named) - {main.profile["name"]}))
+    return main
+
+
+def visible_profiles(journal: Path, config: str | os.PathLike[str] | None) -> Profiles:
+    """Return the profiles to choose from; the built-in one has its results beside the journal's directory."""
+    from matterstack.config.profiles import Profiles  # only where profiles are used
 
     home = journal.parent.parent if journal.parts[-2:] == JOURNAL.parts else None
-    profiles = Profiles(Path(config) if config else None, home)
-    main = main or settings(profiles.choose(profile))
-    main.others = {name: settings(profiles.choose(name)) for name in sorted(named) if name != main.profile["name"]}
-    return main
+    return Profiles(Path(config) if config else None, home)

@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
         "--rerun", metavar="TASK", action="append", default=[], help="run this task, and what depends on it, again"
     )
     run.add_argument("--replace", action="store_true", help="cancel live tasks that the workflow changes")
+    run.add_argument(
+        "--dry-run", action="store_true", help="only print what would be submitted, every script and option of it"
+    )
     _driving(run)
 
     resume = _command(commands, "resume", "running", "go on with a run, without its workflow file")
@@ -62,6 +65,16 @@ def parser() -> argparse.ArgumentParser:
     retry.add_argument("run", metavar="RUN", help="the run")
     retry.add_argument("tasks", metavar="TASK", nargs="*", help="the tasks; by default all that failed")
     _driving(retry, retrying=False)
+
+    profiles = _command(
+        commands, "profiles", "profiles", "list the profiles, show what one says, or check whether it works"
+    )
+    profiles.add_argument("action", metavar="ACTION", choices=("list", "show", "check"), help="list, show or check")
+    profiles.add_argument(
+        "name", metavar="NAME", nargs="?", help="the profile; by default all for list, else what a run would use"
+    )
+    _config(profiles)
+    _json(profiles)
 
     verify = _command(
         commands, "verify", "keeping", "check the journal: its hash chain, and its tables against its events"
@@ -97,13 +110,17 @@ def _run_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", nargs="?", help="the run; by default the newest")
 
 
+def _config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", help="profile file to look into first")
+
+
 def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _driving(command: argparse.ArgumentParser, *, retrying: bool = True) -> None:
     command.add_argument("--profile", metavar="P", help="name of the profile to run with")
-    command.add_argument("--config", metavar="FILE", help="profile file to look into first")
+    _config(command)
     command.add_argument("--fail-fast", action="store_true", help="after the first failure submit nothing more")
     command.add_argument("--quiet", "-q", action="store_true", help="no progress, only the result")
     if retrying:

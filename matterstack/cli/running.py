@@ -18,6 +18,10 @@ from matterstack.runtime.run import Options
 def run(arguments: argparse.Namespace) -> int:
     """Run a workflow file."""
     workflow = load_workflow(Path(arguments.workflow))
+    if arguments.dry_run:
+        from matterstack.cli.dry_run import dry_run  # only where it is asked for
+
+        return dry_run(workflow, arguments)
     with progress(arguments.run_id or workflow.name, quiet=arguments.quiet or arguments.json) as observe:
         result = api.run_workflow(
             workflow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ _WORDS: Final = {
     "object": "a mapping",
     "null": "nothing",
 }
+_CHOICE: Final = re.compile(r"Invalid enum value ('(.*)')")
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 
 
@@ -38,7 +39,7 @@ def checked(data: object, kind: type[T], file: Path, where: Sequence[str | int])
         ConfigError: A key is unknown, missing or has the wrong type.
     """
     if not isinstance(data, Mapping):
-        raise wrong(file, where, f"expected a mapping of keys to values, got {_kind(data)}")
+        raise wrong(file, where, f"expected a mapping of keys to values, got {kind_of(data)}")
     known = [field.encode_name for field in msgspec.structs.fields(kind)]  # type: ignore[arg-type]  # a struct
     for key in data:
         if key not in known:
@@ -48,10 +49,17 @@ def checked(data: object, kind: type[T], file: Path, where: Sequence[str | int])
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$")
         steps = [name or int(index) for name, index in _STEP.findall(path.rstrip("`")) if name or index]
+        key, mark, rest = text.partition(": ")
+        if mark and not steps and key in known:  # a struct's own check names its field so
+            steps, text = [key], rest
+        if whole := _CHOICE.match(text):
+            choices = [field.type for field in msgspec.structs.fields(kind) if [field.encode_name] == steps]  # type: ignore[arg-type]  # a struct
+            text = f"there is no {whole[1]}{nearest(whole[2], map(str, get_args(choices[0])) if choices else ())}"
         raise wrong(file, [*where, *steps], _plainly(text)) from None
 
 
-def _kind(data: object) -> str:
+def kind_of(data: object) -> str:
+    """Return what the data is, in the words of somebody who writes YAML."""
     name = {"list": "array", "NoneType": "null"}.get(type(data).__name__, type(data).__name__)
     return _WORDS.get(name, name)
 

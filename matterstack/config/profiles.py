@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
 
+from matterstack.core.workflow import RETRIES
 from matterstack.errors import ConfigError, UnknownName, nearest
 from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.local import LocalBackend
@@ -25,9 +26,10 @@ class LocalProfile(Struct, forbid_unknown_fields=True):
     workspace_root: str = "./results"
     max_concurrent_tasks: int | None = None
     grace_s: int = 5
+    retry: str | None = None
 
 
-KINDS: Final = {"local": LocalProfile}
+KINDS: Final = ("local", "slurm")
 
 
 class Profile(Struct):
@@ -54,6 +56,11 @@ class Profiles:
             self._add(file, beside)
         self._found.setdefault(BUILT_IN, Profile(BUILT_IN, {"backend": "local"}, None, base or Path.cwd()))
 
+    @property
+    def default(self) -> str:
+        """Name of the profile that a run has without asking for one."""
+        return self._default or BUILT_IN
+
     def names(self) -> list[str]:
         """Return the names of all profiles."""
         return sorted(self._found)
@@ -64,7 +71,7 @@ class Profiles:
         Raises:
             UnknownName: There is none.
         """
-        name = name or self._default or BUILT_IN
+        name = name or self.default
         if name not in self._found:
             raise UnknownName("profile", name, self._found, "Nothing was started")
         return self._found[name]
@@ -117,46 +124,75 @@ def _wrong(file: Path, key: object, problem: str) -> ConfigError:
 
 
 def settings(profile: Profile) -> Settings:
-    """Return the profile's backend, and the profile as the journal remembers it.
+    """Return the profile's backend, and the profile as the journal remembers it. Nothing is connected or written.
+
+    Raises:
+        ConfigError: A key is unknown or has the wrong type.
+    """
+    resolved = resolve(profile)
+    backend = profile.value if isinstance(profile.value, ComputeBackend) else open_backend(resolved)
+    return Settings(backend, resolved)
+
+
+def settings_for(profiles: Profiles, names: Iterable[str]) -> dict[str, Settings]:
+    """Return the settings of several profiles by name.
+
+    Raises:
+        UnknownName: There is none of that name; this is told before any is opened.
+        ConfigError: As for `settings`.
+    """
+    chosen = [profiles.choose(name) for name in dict.fromkeys(names)]
+    return {profile.name: settings(profile) for profile in chosen}
+
+
+def resolve(profile: Profile) -> dict[str, Any]:
+    """Return the profile's settings, checked, with absolute paths and its name.
 
     Raises:
         ConfigError: A key is unknown or has the wrong type.
     """
     if isinstance(profile.value, ComputeBackend):
-        return Settings(profile.value, {"name": profile.name, **profile.value.settings()})
-    resolved = resolve(profile)
-    return Settings(open_backend(resolved), resolved)
+        return {"name": profile.name, **profile.value.settings()}
+    if profile.file is None:
+        return {"name": profile.name, **_resolve_local(LocalProfile(**profile.value), profile.base)}
+    return {"name": profile.name, **_checked(profile, profile.file)}
 
 
-def resolve(profile: Profile) -> dict[str, Any]:
-    """Return the profile's settings, checked, with absolute paths and its name."""
-    local = LocalProfile(**profile.value) if profile.file is None else _checked_local(profile, profile.file)
-    root = profile.base / Path(local.workspace_root).expanduser()
-    return {
-        "name": profile.name,
-        "backend": local.backend,
-        "workspace_root": os.path.normpath(root),
-        "max_concurrent_tasks": local.max_concurrent_tasks,
-        "grace_s": local.grace_s,
-    }
-
-
-def _checked_local(profile: Profile, file: Path) -> LocalProfile:
-    from matterstack.config.checked import checked, wrong  # imports yaml
+def _checked(profile: Profile, file: Path) -> dict[str, Any]:
+    from matterstack.config.checked import checked, kind_of, wrong  # imports yaml
 
     where = ["profiles", profile.name]
     if not isinstance(profile.value, Mapping):
-        raise wrong(file, where, f"expected a mapping of settings, got {type(profile.value).__name__}")
-    kind = profile.value.get("backend")
-    if not isinstance(kind, str) or kind not in KINDS:
-        problem = f"no backend {kind!r}" if kind is not None else "missing key 'backend'"
+        raise wrong(file, where, f"expected a mapping of settings, got {kind_of(profile.value)}")
+    value = {key: os.fspath(one) if isinstance(one, os.PathLike) else one for key, one in profile.value.items()}
+    kind = value.get("backend")
+    if kind not in KINDS:
+        problem = f"no backend {kind!r}" if "backend" in value else "missing key 'backend'"
         raise wrong(file, where, f"{problem}{nearest(str(kind), KINDS)}", "backend")
-    local = checked(profile.value, KINDS[kind], file, where)
-    for key, least in (("max_concurrent_tasks", 1), ("grace_s", 0)):
-        value = getattr(local, key)
-        if value is not None and value < least:
-            raise wrong(file, [*where, key], f"must be at least {least}, not {value}")
-    return local
+    if kind == "slurm":
+        from matterstack.config.slurm_profile import resolve_slurm  # a local run needs nothing of Slurm and SSH
+
+        resolved = resolve_slurm(value, file, profile.base, profile.name)
+    else:
+        local = checked(value, LocalProfile, file, where)
+        for key, least in (("max_concurrent_tasks", 1), ("grace_s", 0)):
+            number = getattr(local, key)
+            if number is not None and number < least:
+                raise wrong(file, [*where, key], f"must be at least {least}, not {number}")
+        resolved = _resolve_local(local, profile.base)
+    if (retry := resolved.get("retry", RETRIES[0])) not in RETRIES:
+        raise wrong(file, [*where, "retry"], f"{retry!r} is not a way to retry{nearest(retry, RETRIES)}")
+    return resolved
+
+
+def _resolve_local(local: LocalProfile, base: Path) -> dict[str, Any]:
+    return {
+        "backend": "local",
+        "workspace_root": os.path.normpath(base / Path(local.workspace_root).expanduser()),
+        "max_concurrent_tasks": local.max_concurrent_tasks,
+        "grace_s": local.grace_s,
+        **({"retry": local.retry} if local.retry is not None else {}),
+    }
 
 
 def open_backend(resolved: Mapping[str, Any]) -> ComputeBackend:
@@ -165,11 +201,16 @@ def open_backend(resolved: Mapping[str, Any]) -> ComputeBackend:
     Raises:
         ConfigError: The profile was a backend object, which only its own script can make again.
     """
-    if resolved.get("backend") not in KINDS:
-        raise ConfigError(
-            f"the run used a backend of its own script (profile {resolved.get('name')!r}), which the journal cannot "
-            "make again. Nothing was started; run that script again, or name a profile with --profile."
-        )
-    return LocalBackend(
-        resolved["workspace_root"], resolved["max_concurrent_tasks"], grace_s=int(resolved.get("grace_s", 5))
+    match resolved.get("backend"):
+        case "local":
+            return LocalBackend(
+                resolved["workspace_root"], resolved["max_concurrent_tasks"], grace_s=int(resolved.get("grace_s", 5))
+            )
+        case "slurm":
+            from matterstack.config.slurm_profile import open_slurm  # a local run needs nothing of Slurm and SSH
+
+            return open_slurm(resolved)
+    raise ConfigError(
+        f"the run used a backend of its own script (profile {resolved.get('name')!r}), which the journal cannot "
+        "make again. Nothing was started; run that script again, or name a profile with --profile."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}. Nothing was started.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}. Nothing was started.") from None
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Return the data as YAML, keys in the order that they have."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
 
 
 def line_of(path: Path, where: Sequence[str | int]) -> int:

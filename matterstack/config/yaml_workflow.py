@@ -40,6 +40,7 @@ class _Task(Struct, forbid_unknown_fields=True):
     secrets: list[str] = []
     retry: str = "if-not-started"
     max_attempts: int = 3
+    profile: str = ""
 
 
 class _Workflow(Struct, forbid_unknown_fields=True):

@@ -101,7 +101,7 @@ class SlurmEvidence(Struct, frozen=True):
     ``limit_near``: Slurm's warning came; ``limit_reached``: it ran, or could have run, into its time limit.
     ``cancel_requested``: we were asked to end it. ``directory_gone``: the attempt's directory is not there.
     ``requeue``: Slurm may start it again. ``started_at``: of the claim (never a guess: from it follows whether the
-    command began). ``note``: words that go into the detail.
+    command began). ``note``: words that go into the detail. ``second_start``: a start found the claim taken.
     """
 
     queue: str = ""
@@ -124,6 +124,7 @@ class SlurmEvidence(Struct, frozen=True):
     ended_at: float | None = None
     node: str = ""
     note: str = ""
+    second_start: bool = False
 
 
 Evidence = JobStatus | LocalEvidence | SlurmEvidence

@@ -82,7 +82,8 @@ _CLAIM_TAKEN: Final = 75
 # Slurm's marks in the place of a signal: the job's directory or output files could not be opened; out of memory.
 _NOT_SET_UP: Final = 53
 _OUT_OF_MEMORY: Final = 125
-_INFRASTRUCTURE: Final = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"})
+# Words after which the same id may be back in the queue, or, in a federation, in that of another cluster.
+_MAY_COME_BACK: Final = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"})
 
 
 class _Case(Struct, frozen=True):
@@ -101,8 +102,8 @@ class _Case(Struct, frozen=True):
         return self.recorded and self.e.exit_code != 0
 
     @property
-    def infrastructure(self) -> bool:
-        return self.word in _INFRASTRUCTURE
+    def may_come_back(self) -> bool:
+        return self.word in _MAY_COME_BACK and not self.since(Absence.SETTLED)
 
     @property
     def at_limit(self) -> bool:
@@ -113,6 +114,12 @@ class _Case(Struct, frozen=True):
         """Whether Slurm cancelled it before its start and nobody is known to have asked for that."""
         e = self.e
         return self.word == "CANCELLED" and not (e.cancel_requested or e.by_user or e.claimed or e.directory_gone)
+
+    @property
+    def of_second_start(self) -> bool:
+        """Whether the end is, or may be, that of a start which found the claim taken and did nothing."""
+        code = self.e.accounting_exit_code
+        return self.word == "FAILED" and (code == _CLAIM_TAKEN or (self.e.second_start and code is None))
 
     @property
     def word_to_come(self) -> bool:
@@ -127,7 +134,7 @@ BY_WORD: Final = None  # the reason follows from Slurm's word
 _NO_END: Final = "it is in no queue any more and no end was recorded"
 
 # First row that holds decides. The live queue outranks all, our exit record outranks Slurm's word for the end
-# where it tells of success, and absence is an end only after the deadline. The rows: docs/decisions, RELIABILITY.
+# where it tells of success, and absence is an end only after the deadline.
 SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     # witnesses                                       verdict        reason                 in words
     # the queue has a live row, or has not answered
@@ -150,8 +157,7 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
                and c.word in ("", "COMPLETED"),       COMPLETED,     None,                  ""),
     (lambda c: c.recorded and not c.bad,              COMPLETED,     None,
      "the command had finished when Slurm ended the job as {word}"),
-    (lambda c: c.bad and c.infrastructure
-               and not c.since(Absence.SETTLED),      AS_BEFORE,     None,
+    (lambda c: c.bad and c.may_come_back,             AS_BEFORE,     None,
      "{word}, but it might come back"),
     (lambda c: c.bad and c.word in ("COMPLETED", "FAILED"), FAILED,  Reason.EXIT_CODE,      ""),
     (lambda c: c.bad and c.word != "",                FAILED,        BY_WORD,               ""),
@@ -162,8 +168,7 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     (lambda c: c.bad and c.at_limit,                  FAILED,        Reason.TIMEOUT,        "time limit reached"),
     (lambda c: c.bad,                                 FAILED,        Reason.EXIT_CODE,      ""),
     # it is over without an exit record of ours, and Slurm has a word for the end
-    (lambda c: c.infrastructure
-               and not c.since(Absence.SETTLED),      AS_BEFORE,     None,
+    (lambda c: c.may_come_back,                       AS_BEFORE,     None,
      "{word}, but it might come back"),
     (lambda c: c.word == "COMPLETED"
                and not c.since(Absence.GRACE),        AS_BEFORE,     None,
@@ -188,14 +193,11 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     (lambda c: c.word == "FAILED" and not c.e.claimed
                and c.e.accounting_signal == _NOT_SET_UP, FAILED,     Reason.SUBMIT_REFUSED,
      "its directory or output files could not be opened, so the command was not started"),
-    (lambda c: c.word == "FAILED"
-               and c.e.accounting_exit_code == _CLAIM_TAKEN
+    (lambda c: c.of_second_start
                and not c.since(Absence.LONG),         AS_BEFORE,     None,
      "a second start found the claim taken; the first one has no end yet"),
-    (lambda c: c.word == "FAILED" and c.e.claimed
-               and c.e.accounting_exit_code == _CLAIM_TAKEN, FAILED, Reason.INTERRUPTED,    _NO_END),
-    (lambda c: c.word == "FAILED"
-               and c.e.accounting_exit_code == _CLAIM_TAKEN, FAILED, Reason.LOST,           _NO_END),
+    (lambda c: c.of_second_start and c.e.claimed,     FAILED,        Reason.INTERRUPTED,    _NO_END),
+    (lambda c: c.of_second_start,                     FAILED,        Reason.LOST,           _NO_END),
     (lambda c: c.word == "FAILED"
                and c.e.accounting_signal == _OUT_OF_MEMORY, FAILED,  Reason.OUT_OF_MEMORY,  ""),
     (lambda c: c.word == "FAILED" and not c.e.claimed
@@ -219,12 +221,12 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
 
 def _case(evidence: SlurmEvidence) -> _Case:
     queue = kind_of(evidence.queue) if evidence.queue else None
-    word = evidence.accounting if queue is not Kind.END and kind_of(evidence.accounting) is Kind.END else ""
-    return _Case(evidence, queue, plain_word(evidence.queue if queue is Kind.END else word))
+    word = evidence.queue if queue is Kind.END else evidence.accounting if queue in (None, Kind.ENDING) else ""
+    return _Case(evidence, queue, plain_word(word) if kind_of(word) is Kind.END else "")
 
 
 def _slurm_rule(case: _Case) -> tuple[State | Verdict, Reason | None, str]:
-    verdict, reason, words = next((row[1:]) for row in SLURM_TABLE if row[0](case))
+    verdict, reason, words = next(row[1:] for row in SLURM_TABLE if row[0](case))
     if verdict is FAILED and reason is BY_WORD:
         reason = REASONS[case.word]
     shown = case.word or case.e.queue or case.e.accounting
@@ -253,7 +255,7 @@ def slurm_status(evidence: SlurmEvidence, job_id: str = "") -> JobStatus:
         reason or "",
         code,
         signal,
-        word=evidence.queue or evidence.accounting,
+        word=case.word or evidence.queue or evidence.accounting,
         detail="; ".join(part for part in (words, why, evidence.note) if part),
         started_at=None if evidence.setup_failed else evidence.started_at,
         ended_at=evidence.ended_at if state in (COMPLETED, FAILED) else None,

@@ -248,6 +248,10 @@ def _check_resources(task: Task) -> None:
             isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
         ):
             raise SpecError(task.task_id, field, f"must be a number of {unit} above 0, not {value!r}")
+    _check_choices(task)
+
+
+def _check_choices(task: Task) -> None:
     if task.retry not in RETRIES:
         raise SpecError(
             task.task_id, "retry", f"{task.retry!r} is not a way to retry{nearest(str(task.retry), RETRIES)}"

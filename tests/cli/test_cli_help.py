@@ -8,7 +8,7 @@ from cli_project import ROOT
 from matterstack import __version__
 from matterstack.cli.main import main
 
-COMMANDS = ["run", "resume", "status", "history", "logs", "cancel", "retry", "verify", "backup", "clean"]
+COMMANDS = ["run", "resume", "status", "history", "logs", "cancel", "retry", "profiles", "verify", "backup", "clean"]
 HEAVY = ["rich", "yaml", "sqlite_utils", "transitions", "msgspec", "sqlite3", "asyncio", "journal"]
 
 

@@ -12,8 +12,15 @@ from matterstack import Task, Workflow
 from matterstack.runtime.backends.hpc import SlurmBackend, SSHConfig, Waits
 
 WAITS = {
-    **{"poll_min_s": 0.3, "poll_max_s": 1.5, "settle_s": 12.0, "again_s": 2.0, "grace_s": 3.0},
-    **{"infrastructure_s": 6.0, "absence_s": 15.0, "held_s": 2.0, "command_s": 60.0},
+    "poll_min_s": 0.3,
+    "poll_max_s": 1.5,
+    "settle_s": 12.0,
+    "again_s": 2.0,
+    "grace_s": 3.0,
+    "infrastructure_s": 6.0,
+    "absence_s": 15.0,
+    "held_s": 2.0,
+    "command_s": 60.0,
 }
 
 

@@ -92,8 +92,11 @@ def test_a_campaign_with_files_and_failures(cluster, root, tmp_path, transport):
     result = run_workflow(flow, backend=backend, journal=tmp_path / "j.db")
     backend.close()
     assert {name: r.reason or r.state for name, r in result.items()} == {
-        **{"first": "COMPLETED", "second": "COMPLETED", "fails": "EXIT_CODE"},
-        **{"blocked": "DEPENDENCY_FAILED", "starved": "SUBMIT_REFUSED"},
+        "first": "COMPLETED",
+        "second": "COMPLETED",
+        "fails": "EXIT_CODE",
+        "blocked": "DEPENDENCY_FAILED",
+        "starved": "SUBMIT_REFUSED",
     }
     assert result["second"].logs()["stdout"].strip() == "256000"
     assert (result["first"].workdir / "size").read_text().strip() == "256000"

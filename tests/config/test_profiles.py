@@ -226,7 +226,7 @@ def test_a_mistake_in_a_file_is_told_with_line_path_and_what_was_expected(here, 
     [
         ("x = 1\n", "expected `profiles`, a mapping of names to settings"),
         ("profiles = [1]\n", "expected `profiles`, a mapping of names to settings"),
-        ("profiles = {'a': 5}\n", "profiles.a: expected a mapping of settings, got int"),
+        ("profiles = {'a': 5}\n", "profiles.a: expected a mapping of settings, got a whole number"),
         ("profiles = {'a': {'backend': 'local', 'grace': 5}}\n", "unknown key 'grace'. Did you mean 'grace_s'?"),
         ("profiles = {\n", "profiles.py:1: not valid Python: '{' was never closed"),
         ("x = 1\nprofiles = 1 / 0\n", "profiles.py:2: ZeroDivisionError: division by zero"),

@@ -52,6 +52,7 @@ def test_every_field_can_be_written_in_yaml(tmp_path):
             secrets: [TOKEN]
             retry: infrastructure
             max_attempts: 5
+            profile: hpc_prod
         """,
     )
     workflow = load_workflow(path)
@@ -79,6 +80,7 @@ def test_every_field_can_be_written_in_yaml(tmp_path):
             secrets=["TOKEN"],
             retry="infrastructure",
             max_attempts=5,
+            profile="hpc_prod",
         ),
     ]
 

@@ -160,7 +160,7 @@ def record_ends(r: Recorder) -> None:
     r.submit("refusing", "exit 75")
     r.submit("killed", "kill -9 $$")
     r.submit("hungry", HUNGRY)
-    r.submit("nodir", "true", "--chdir=/nonexistent")
+    r.submit("nodir", "true", "-o /nonexistent/out")
     r.submit("array", "exit $SLURM_ARRAY_TASK_ID", "--array=0-3,7")
     ended: dict[str, object] = {
         "done": ["COMPLETED", 0, 0, None],
@@ -230,10 +230,10 @@ def record_replies(r: Recorder) -> None:
 
 @contextmanager
 def changed(**settings: str) -> Iterator[dict[str, str]]:
-    """A copy of Slurm's configuration with other settings, as environment for its commands."""
+    """A copy of Slurm's configuration with other settings, empty for left out, as environment for its commands."""
     text = Path(os.environ["SLURM_CONF"]).read_text()
     for key, value in settings.items():
-        text = re.sub(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+        text = re.sub(rf"^{key}=.*$", f"{key}={value}" if value else "", text, flags=re.MULTILINE)
     with tempfile.TemporaryDirectory() as there:
         conf = Path(there) / "slurm.conf"
         conf.write_text(text)
@@ -256,7 +256,7 @@ def record_silence(r: Recorder) -> None:
         with changed(AccountingStoragePort=nobody) as env:
             r.add("accounting-down", "silent", run(sacct, **env), "silent")
             r.add("cluster-down", "silent", run(slurm.queue_command("test"), **env), "silent")
-    with changed(AccountingStorageType="accounting_storage/none", AccountingStorageEnforce="none") as env:
+    with changed(AccountingStorageType="accounting_storage/none", AccountingStorageEnforce="") as env:
         r.add("accounting-off", "silent", run(sacct, **env), "off")
     r.add("accounting-bad-list", "silent", run("sacct -n -p -X -D -j '5_[1-3],7' -o JobID"), "silent")
     r.add("accounting-no-row", "silent", run(slurm.accounting_command(["4000000000"])), "yes")

@@ -25,7 +25,10 @@ NAME = "relax-Al.ms-k3abcdefghijklmnopqrstuvwx"
 QUEUE = f"{NAME}#N/A|12|RUNNING|None|1795867107|.\n"
 ELEMENT = f"{NAME}#3|13_3|PENDING|JobHeldUser|1795867107|.\n"
 ACCOUNT = f"12|12|COMPLETED|0:0|1795867107|1795867108|1795867109|n1|{NAME}|\n"
-NOISE = "Welcome to the cluster!\n#|||||\n  \n--> quota: 3|4|5|6|7|8|9|10|11|12\ncluster:test\nCLUSTER: test\n\x00\x1b[1m|\n"
+NOISE = (
+    "Welcome to the cluster!\n#|||||\n  \n--> quota: 3|4|5|6|7|8|9|10|11|12\n"
+    "cluster:test\nCLUSTER: test\n\x00\x1b[1m|\n"
+)
 # What could come: pieces of rows in any order, and anything else.
 pieces = st.sampled_from(["|", "#", ".", "\n", "\r\n", "12", "_[0-9", "]", "%", ":", "CANCELLED by 1", "N/A", NAME])
 numbers = st.text("0123456789,-:%[]|#.", max_size=12)
@@ -154,6 +157,12 @@ def test_accounting_that_is_cut_anywhere_gives_only_whole_rows():
     whole = read_accounting(text)
     for end in range(len(text)):
         assert read_accounting(text[:end]) == whole[: text[: end + 1].count(f"{NAME}|\n")], text[:end]
+
+
+def test_a_name_with_separators_is_whole_or_not_there():
+    text = ACCOUNT.replace(NAME, "a|b")
+    assert [row.name for row in read_accounting(text)] == ["a|b"]
+    assert not read_accounting(text.removesuffix("|\n"))
 
 
 def test_waiting_elements_are_a_row_each_and_have_no_start():

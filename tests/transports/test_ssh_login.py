@@ -155,6 +155,14 @@ def test_a_named_key_is_the_only_one_offered(kind, agent, start_sshd, connect, t
     assert connect(server.config(transport=kind, agent=True)).run("echo in").stdout == b"in\n"
 
 
+def test_a_named_key_that_is_refused_is_not_replaced_by_one_of_the_agent(kind, agent, start_sshd, connect):
+    server = start_sshd()
+    agent(server.keys / "user")
+    config = server.config(transport=kind, key_filename=str(server.keys / "stranger"), agent=True)
+    with pytest.raises(LoginRefused):
+        connect(config).run("true")
+
+
 def test_too_many_keys_are_a_refusal(kind, agent, start_sshd, connect, tmp_path):
     server = start_sshd("MaxAuthTries 2")
     for number in range(4):

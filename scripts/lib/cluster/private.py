@@ -86,6 +86,11 @@ class Cluster:
         """Path of its slurm.conf, for SLURM_CONF."""
         return self.home / "slurm.conf"
 
+    @property
+    def commands(self) -> Path:
+        """Directory that is first on PATH over ssh: what lies there stands before the real command."""
+        return self.home / "bin"
+
     def environment(self) -> dict[str, str]:
         """Return what its commands need in their environment."""
         return {"SLURM_CONF": str(self.conf)}
@@ -111,10 +116,12 @@ class Cluster:
             "ssh_config": "/dev/null",
         }
 
-    def run(self, argv: Sequence[str], **more: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, argv: Sequence[str], *, check: bool = False, cwd: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Return what a command on the cluster came to."""
-        options = {"capture_output": True, "text": True, "check": False, **more}
-        return subprocess.run(argv, env={**os.environ, **self.environment()}, **options)  # type: ignore[call-overload]
+        environment = {**os.environ, **self.environment()}
+        return subprocess.run(argv, check=check, env=environment, capture_output=True, text=True, cwd=cwd)
 
     # ---- daemons --------------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class Cluster:
         place = self.home / "munge"
         flags = [f"--{name}={place / file}" for name, file in _MUNGE.items()]
         daemon.start([_path("munged"), "-F", "--force", *flags], {}, "munge")
-        self._up(daemon, lambda: (place / "munge.sock").exists())
+        self._up(daemon, (place / "munge.sock").exists)
 
     def _start_mariadb(self, daemon: Daemon) -> None:
         data = self.home / "db"
@@ -229,7 +236,7 @@ class Cluster:
 
     def _write(self) -> None:
         self.home.chmod(0o711)
-        for name in ("munge", "state", "spool-n1", "spool-n2", "db", "ssh"):
+        for name in ("munge", "state", "spool-n1", "spool-n2", "db", "ssh", "bin"):
             (self.home / name).mkdir()
         ports = _free_ports()
         self._settings["ports"] = ports

@@ -78,7 +78,7 @@ KbdInteractiveAuthentication no
 PidFile {home}/sshd.pid
 MaxSessions 100
 MaxStartups 100
-SetEnv SLURM_CONF={home}/slurm.conf PATH={path}
+SetEnv SLURM_CONF={home}/slurm.conf PATH={home}/bin:{path}
 Subsystem sftp internal-sftp
 """
 

@@ -275,7 +275,9 @@ class SlurmBackend(ComputeBackend):
             now = time.monotonic()
             self._cancels.update(dict.fromkeys(refs, now))
             live = self._monitor.live(refs)
-            marks = "\n".join(f"[ ! -d {r.directory}/{META} ] || : >{r.directory}/{META}/cancel" for r in refs.values())
+            marks = "\n".join(
+                f"[ ! -d {r.directory}/{META} ] || true >{r.directory}/{META}/cancel" for r in refs.values()
+            )
             ids = " ".join(live.values())
             scancel = f"{{ scancel {ids} 2>&1; }}; say code $?" if ids else ""
             parts = self._remote.ask(f"{marks}\nsay scancel\n{scancel}")

@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
-# Fields in braces are filled in; the shell's own braces are doubled.
-BEGIN: Final = """
+# Fields in braces are filled in; the shell's own braces are doubled. `ms_modules` finds the command ``module``.
+MODULES: Final = """
+ms_modules() {{
+  for ms_i in /usr/share/modules/init/sh /usr/share/lmod/lmod/init/sh /etc/profile.d/modules.sh /etc/profile.d/lmod.sh
+  do command -v module >/dev/null 2>&1 || [ ! -r "$ms_i" ] || . "$ms_i"; done
+}}
+"""
+
+BEGIN: Final = (
+    """
 ms_index=${{SLURM_ARRAY_TASK_ID:--}}
 ms_dir= ms_token=
 while IFS='	' read -r ms_i ms_d ms_t; do
@@ -56,7 +64,7 @@ ms_end() {{
 if [ "$ms_restart" = 0 ]; then exec >stdout.txt 2>stderr.txt </dev/null
 else exec >>stdout.txt 2>>stderr.txt </dev/null
 fi
-trap ': >"$ms_m/limit-near"' USR1
+trap 'true >"$ms_m/limit-near"' USR1
 trap ':' TERM
 # Until the command starts, any end is one of the set-up: of a module, of a line of the prologue.
 trap 'ms_c=$?; rm -f "$ms_m/secrets"; ms_flags=setup; ms_end "$ms_c"; trap - EXIT; exit "$ms_c"' EXIT
@@ -64,11 +72,9 @@ export HOME="${{HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}}" USER="${{USER
 export PATH="${{PATH:-/usr/local/bin:/usr/bin:/bin}}" SLURM_EXPORT_ENV=ALL
 ms_pwd=$PWD
 [ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1
-ms_modules() {{
-  for ms_i in /usr/share/modules/init/sh /usr/share/lmod/lmod/init/sh /etc/profile.d/modules.sh /etc/profile.d/lmod.sh
-  do command -v module >/dev/null 2>&1 || [ ! -r "$ms_i" ] || . "$ms_i"; done
-}}
 """
+    + MODULES
+)
 
 RUN: Final = """
 set +eufCnx

@@ -43,7 +43,7 @@ def look_up(remote: Remote, wanted: Sequence[Batch], fences: Sequence[str]) -> F
     names = [batch.name for batch in wanted]
     script = "\n".join(
         [
-            *(f": >{SUBMISSIONS}/{quote(fence)}" for fence in fences),
+            *(f"true >{SUBMISSIONS}/{quote(fence)} || exit" for fence in fences),
             asking("queue", queue_command()),
             asking("accounting", accounting_by_name_command(names, time.time() - _SINCE_S)),
             CLAIMS,

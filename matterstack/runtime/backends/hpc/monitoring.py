@@ -42,6 +42,7 @@ while read -r dir; do
   for claim in "$m"/claim*; do [ ! -f "$claim" ] || record claim "$claim"; done
   [ ! -e "$m/cancel" ] || say cancel "$dir"
   [ ! -e "$m/limit-near" ] || say limit "$dir"
+  [ ! -e "$m/refused" ] || say refused "$dir"
   [ ! -f "$m/exit" ] || record exit "$m/exit"
 done
 """
@@ -86,6 +87,7 @@ class Watched(Struct):
     limit_near: bool = False
     cancel_requested: bool = False
     gone: bool = False
+    second_start: bool = False
     note: str = ""
 
 
@@ -208,6 +210,7 @@ class Monitor:
             limit_reached=limit is not None and ran_s >= limit - _LIMIT_MARGIN_S,
             cancel_requested=one.cancel_requested,
             directory_gone=one.gone,
+            second_start=one.second_start,
             absent=self._absence(one),
             requeue=self._requeue,
             started_at=started,
@@ -273,6 +276,8 @@ def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
                 places[directory].cancel_requested = True
             case ["limit", directory] if directory in places:
                 places[directory].limit_near = True
+            case ["refused", directory] if directory in places:
+                places[directory].second_start = True
             case ["gone", directory] if directory in places:
                 places[directory].gone = True
 

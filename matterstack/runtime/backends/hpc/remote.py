@@ -17,7 +17,8 @@ _NO_ROOT = 90
 _NO_SLURM = 91
 # Some sites set PATH for Slurm in the profile only, which a remote command does not read.
 _PRELUDE = (
-    "command -v sbatch >/dev/null || . /etc/profile >/dev/null 2>&1; command -v sbatch >/dev/null || exit {no_slurm}\n"
+    "command -v sbatch >/dev/null || [ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1\n"
+    "command -v sbatch >/dev/null || exit {no_slurm}\n"
     "umask 077; mkdir -p -- {root}/.matterstack && cd -- {root} || exit {no_root}\n"
     "say() {{ printf '%s %s\\n' {nonce} \"$*\"; }}\n"
 )

@@ -57,7 +57,7 @@ class _Content(Struct):
 _EXTRACT: Final = """
 skip=.matterstack/stage.$$; new=.matterstack/new.$$; rm -rf "$skip" "$new"; mkdir "$new" || exit
 trap 'rm -rf "$skip" "$new"' EXIT
-: >"$skip"
+true >"$skip" || exit
 while read -r dir && [ -n "$dir" ]; do
   for claim in "$dir/.matterstack"/claim*; do [ ! -f "$claim" ] || { echo "$dir" >>"$skip"; say started "$dir"; }; done
 done

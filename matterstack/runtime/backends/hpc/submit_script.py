@@ -40,7 +40,7 @@ try_one() {
   k=$((k + 1)); at=$3.$k
   [ -d "$s" ] || mkdir -p "$s"
   mkdir "$s/claim.$at" || { tell "$2" "$3" "$k"; return; }
-  if [ "$1" = withdraw ]; then : >"$s/claim.$at/withdrawn"; tell "$2" "$3" "$k"; return; fi
+  if [ "$1" = withdraw ]; then true >"$s/claim.$at/withdrawn"; tell "$2" "$3" "$k"; return; fi
   printf '%s\\n' "$5" >"$s/claim.$at/indices" ||
     { rm -f "$s/claim.$at/indices"; rmdir "$s/claim.$at"; say full "$2"; stopped=1; return; }
   if [ -e "$s/fence.$at" ]; then say fenced "$2"; return; fi

@@ -21,9 +21,9 @@ from matterstack.runtime.transports.ssh.host_key import check_host_key
 from matterstack.runtime.transports.ssh.login import Keyring, login
 from matterstack.runtime.transports.ssh_config import SSHConfig
 
-# As much as the host may send before it waits for us: enough for 80 MB/s at 100 ms, and what a slow reader costs
-# in memory. Larger packets than the usual 32 KiB cost less per byte.
-WINDOW: Final = 1 << 23
+# As much as the host may send before it waits for us: enough for 40 MB/s at 100 ms. A slow reader costs four times as
+# much memory. Larger packets than the usual 32 KiB cost less per byte.
+WINDOW: Final = 1 << 22
 _PACKET: Final = 1 << 17
 _CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr", "aes192-ctr")
 _HOPS_MAX: Final = 8
