@@ -12,7 +12,7 @@ from matterstack.runtime.transports.ssh_config import open_transport
 def keys(tmp_path_factory):
     """A directory with the keys of a host and of users; ``user`` may log in, ``stranger`` may not."""
     if sshd_path() is None or shutil.which("ssh-keygen") is None:
-        pytest.skip("there is no sshd on this machine: install openssh-server")
+        pytest.skip("there is no sshd on this machine: scripts/cluster install")
     directory = tmp_path_factory.mktemp("keys")
     for name in ("host", "other_host", "user", "stranger"):
         make_key(directory / name)

@@ -19,6 +19,7 @@ PACKAGES = {
     "mariadb-server": "mariadbd",
     "openssh-server": "sshd",
     "openssh-client": "ssh",
+    "tcsh": "tcsh",
 }
 _PLUGIN = "slurm-wlm-mysql-plugin"
 _POLICY = Path("/usr/sbin/policy-rc.d")
