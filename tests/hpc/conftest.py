@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))  # the contract, and campaigns to run
 
 
 @pytest.fixture(autouse=True)

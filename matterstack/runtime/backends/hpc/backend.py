@@ -107,7 +107,7 @@ class SlurmBackend(ComputeBackend):
         self._jobs: dict[str, Submission] = {}
         self._ends: dict[str, SlurmEvidence] = {}
         self._cancels: dict[str, float] = {}
-        self._waiting: threading.Event | None = None
+        self._wake = threading.Event()
         self._news = False
 
     # ---- the four methods, alone ----------------------------------------------------------------
@@ -265,8 +265,7 @@ class SlurmBackend(ComputeBackend):
 
     def _arrived(self) -> None:
         self._news = True
-        if self._waiting is not None:
-            self._waiting.set()
+        self.interrupt()
 
     def cancel_many(self, job_ids: Collection[str]) -> None:
         """Ask Slurm to end those of the jobs that it still has."""
@@ -326,9 +325,13 @@ class SlurmBackend(ComputeBackend):
 
     def wait(self, timeout_s: float, interrupted: threading.Event) -> None:
         """Return after ``timeout_s``, or sooner when results have arrived."""
-        self._waiting = interrupted
-        if not self._news:
-            interrupted.wait(timeout_s)
+        if not interrupted.is_set() and not self._news:
+            self._wake.wait(timeout_s)
+        self._wake.clear()
+
+    def interrupt(self) -> None:
+        """Make `wait` return."""
+        self._wake.set()
 
     def close(self) -> None:
         """Close the connection. Jobs go on."""

@@ -65,7 +65,8 @@ if [ "$ms_restart" = 0 ]; then exec >stdout.txt 2>stderr.txt </dev/null
 else exec >>stdout.txt 2>>stderr.txt </dev/null
 fi
 trap 'true >"$ms_m/limit-near"' USR1
-trap ':' TERM
+ms_term=
+trap 'ms_term=1' TERM
 # Until the command starts, any end is one of the set-up: of a module, of a line of the prologue.
 trap 'ms_c=$?; rm -f "$ms_m/secrets"; ms_flags=setup; ms_end "$ms_c"; trap - EXIT; exit "$ms_c"' EXIT
 export HOME="${{HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}}" USER="${{USER:-$(id -un)}}"
@@ -83,6 +84,8 @@ export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{cores}}}"
 . "./$ms_m/env"
 ms_command=$(cat "$ms_m/command"; echo .)
 ms_command=${{ms_command%.}}
+# Slurm may lose a scancel that meets the start of a job; the mark was there before it was called.
+if [ -n "$ms_term" ] || [ -e "$ms_m/cancel" ]; then exit 143; fi
 (
   trap - TERM USR1 EXIT
   [ ! -f "$ms_m/secrets" ] || {{ . "./$ms_m/secrets"; rm -f "$ms_m/secrets"; }}

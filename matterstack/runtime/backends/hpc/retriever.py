@@ -9,7 +9,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from matterstack.errors import MatterStackError
 from matterstack.runtime.backends.hpc.retrieval import Wanted, retrieve
 from matterstack.runtime.transports.base import Transport
 
@@ -95,5 +94,5 @@ class Retriever:
     def _retrieve(self, wanted: list[Wanted]) -> dict[str, str]:
         try:
             return retrieve(self._transport, self._root, wanted)
-        except (MatterStackError, OSError) as error:
-            return {one.directory: str(error) for one in wanted}
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is told and tried again: no task fails for it
+            return {one.directory: f"{type(error).__name__}: {error}" for one in wanted}
