@@ -18,6 +18,8 @@ from matterstack.core.slurm_words import REASONS, Kind, kind_of, plain_word
 _SIGNAL_BASE: Final = 128
 _SIGNAL_MAX: Final = 64
 
+_NO_REASON: Final = ("", "None", "NonZeroExitCode")  # of Slurm's reasons, those that say nothing more
+
 _Rule = tuple[Callable[[LocalEvidence], bool], State, Reason | None, str]
 
 # First row that holds decides. A record beats a process table, an end beats an intention to end.
@@ -247,7 +249,7 @@ def slurm_status(evidence: SlurmEvidence, job_id: str = "") -> JobStatus:
     case = _case(evidence)
     verdict, reason, words = _slurm_rule(case)
     state = verdict if isinstance(verdict, State) else RUNNING if _runs(case, verdict) else PENDING
-    why = evidence.queue_reason if evidence.queue_reason not in ("", "None") else ""
+    why = evidence.queue_reason if evidence.queue_reason not in _NO_REASON else ""
     code, signal = _slurm_code(case) if state in (COMPLETED, FAILED) else (None, None)
     return JobStatus(
         job_id,

@@ -4,9 +4,11 @@ import argparse
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from itertools import count
@@ -25,6 +27,7 @@ class Campaign:
 
     def __init__(self) -> None:
         self.place = new_directory(ROOT / "results")
+        self.profile = ["--profile", "local"]
         self.journal = self.place / "journal.db"
         self.tasks = runpy.run_path(str(WORKFLOW))["workflow"].tasks
 
@@ -43,7 +46,7 @@ class Campaign:
 
     def run_words(self) -> list[str]:
         # The built-in profile puts its files into results/ in the current directory.
-        return ["run", os.path.relpath(WORKFLOW, self.place), "--profile", "local"]
+        return ["run", os.path.relpath(WORKFLOW, self.place), *self.profile]
 
     def started(self, task: str) -> list[str]:
         """Return the lines that the task's command itself wrote at each of its starts, in all attempts."""
@@ -221,14 +224,48 @@ def interrupt(campaign: Campaign) -> int:
     return 0 if good and code == 0 else 1
 
 
+def on_a_cluster(campaign: Campaign) -> int:
+    """Run the same campaign on a private Slurm behind sshd."""
+    from cluster import Cluster, ClusterError
+
+    home = Path(tempfile.mkdtemp(prefix="ms-demo-", dir="/tmp"))
+    home.chmod(0o711)
+    cluster = Cluster(home / "cluster", min_job_age_s=300)
+    try:
+        say("A private Slurm with two nodes, behind sshd on loopback")
+        cluster.up()
+        ssh = Cluster(home / "cluster").ssh_config_kwargs()
+        profile = {
+            "backend": "slurm",
+            "ssh": ssh,
+            "workspace_root": str(home / "workspace"),
+            # In the place of a module: jobs begin with the PATH of a login, not with ours.
+            "slurm": {"account": "acct", "prologue": [f'export PATH="{MATTERSTACK.parent}:$PATH"']},
+        }
+        (campaign.place / "matterstack.yaml").write_text(json.dumps({"profiles": {"cluster": profile}}))
+        campaign.profile = ["--profile", "cluster", "--config", "matterstack.yaml"]
+        code = campaign.call("profiles", "check", "cluster", "--config", "matterstack.yaml")
+        return code or run_through(campaign)
+    except ClusterError as error:
+        print(f"scripts/demo: {error}", file=sys.stderr)
+        return 2
+    finally:
+        cluster.down()
+        shutil.rmtree(home, ignore_errors=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description="The example campaign on this machine.")
+    parser.add_argument(
+        "--slurm", action="store_true", help="on a private Slurm behind sshd (root, and `scripts/cluster install`)"
+    )
     parser.add_argument(
         "--interrupt",
         action="store_true",
         help="kill the controller half way, resume, prove that nothing ran twice",
     )
-    return (interrupt if parser.parse_args().interrupt else run_through)(Campaign())
+    options = parser.parse_args()
+    return (on_a_cluster if options.slurm else interrupt if options.interrupt else run_through)(Campaign())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``scripts/bench local``: prints a table of speeds with references from the same run; asserts nothing."""
+"""``scripts/bench local|slurm``: prints a table of speeds with references from the same run; asserts nothing."""
 
 import argparse
 import shutil
@@ -14,7 +14,7 @@ from measure import Row, progress, table
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("what", choices=["local"], help="runs on this machine, and the journal")
+    parser.add_argument("what", choices=["local", "slurm"], help="runs on this machine, and the journal; or a cluster")
     parser.add_argument("--quick", action="store_true", help="fewer, smaller measurements: about a minute")
     parser.add_argument("--size", type=int, help="tasks of the largest finished run (default 100,000; quick 10,000)")
     parser.add_argument("--events", type=int, help="events of the largest journal (default 5,000,000; quick 200,000)")
@@ -50,6 +50,14 @@ def event_rows(places: local.Places, options: argparse.Namespace, repeats: int) 
 def main() -> None:
     options = arguments()
     repeats = options.repeats or (3 if options.quick else 5)
+    if options.what == "slurm":
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        import slurm  # needs the packages of scripts/cluster
+
+        found = list(slurm.rows(options.repeats or (1 if options.quick else 10), quick=options.quick))
+        progress("")
+        print(table(found))
+        return
     options.dir.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="bench-", dir=options.dir)).resolve()
     places = local.Places(root)
