@@ -12,6 +12,7 @@ import msgspec
 from matterstack.core.machine import State
 from matterstack.errors import UnknownName
 from matterstack.runtime.opening import chosen_run, lease_of, open_journal, runs
+from matterstack.runtime.specs import JournalSpecs
 from matterstack.runtime.state import load_counts
 
 
@@ -30,6 +31,15 @@ class RunStatus(NamedTuple):
     stopped_at: float | None
     why: str
     controller: str | None
+    lost_contacts: list[LostContact]
+
+
+class LostContact(NamedTuple):
+    """A backend that cannot be asked, since ``since`` (seconds since 1970); ``profile`` is empty for the run's own."""
+
+    profile: str
+    since: float
+    detail: str
 
 
 class TaskStatus(NamedTuple):
@@ -92,6 +102,9 @@ class History:
         ((profile, profiles, created, started, stopped, why),) = self._journal.query(
             "SELECT profile, profiles, created_at, started_at, stopped_at, why FROM runs WHERE run = ?", (run,)
         )
+        lost = self._journal.query(
+            "SELECT profile, lost_at, detail FROM contacts WHERE run = ? ORDER BY profile", (run,)
+        )
         counts = {state.value: n for state, n in load_counts(self._journal, run).items()}
         return RunStatus(
             run,
@@ -103,6 +116,7 @@ class History:
             stopped / 1e6 if stopped is not None else None,
             why,
             lease_of(self._journal, run),
+            [LostContact(profile, at / 1e6, detail) for profile, at, detail in lost],
         )
 
     def tasks(self, run: str, states: tuple[State, ...] = tuple(State)) -> Iterator[TaskStatus]:
@@ -127,6 +141,12 @@ class History:
             params,
         )
         return [TaskStatus._make((*fields, bool(cancelled), profile)) for *fields, cancelled, profile in rows]
+
+    def unfinished_needs(self, run: str, task: str) -> list[str]:
+        """Return the tasks that this one waits for and that have not completed, in the order of its spec."""
+        rows = self._journal.query("SELECT task FROM tasks WHERE run = ? AND state <> 'COMPLETED'", (run,))
+        unfinished = {name for (name,) in rows}
+        return [name for name in JournalSpecs(self._journal, run)[task].needs() if name in unfinished]
 
     def check_tasks(self, run: str, tasks: list[str]) -> None:
         """Do nothing when the run has all these tasks.

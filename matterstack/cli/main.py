@@ -50,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("task", metavar="TASK", nargs="?", help="only this task's")
     _json(history)
 
+    explain = _command(commands, "explain", "explaining", "say what is believed of a task, on which witnesses")
+    explain.add_argument("run", metavar="RUN", help="the run")
+    explain.add_argument("task", metavar="TASK", help="the task")
+    explain.add_argument("--no-ask", action="store_true", help="from the journal alone, without asking the backend")
+    _json(explain)
+
     logs = _command(commands, "logs", "showing", "print what a task wrote")
     logs.add_argument("run", metavar="RUN", help="the run")
     logs.add_argument("task", metavar="TASK", help="the task")
@@ -76,6 +82,11 @@ def parser() -> argparse.ArgumentParser:
     _config(profiles)
     _json(profiles)
 
+    _keeping(commands)
+    return top
+
+
+def _keeping(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify = _command(
         commands, "verify", "keeping", "check the journal: its hash chain, and its tables against its events"
     )
@@ -90,7 +101,6 @@ def parser() -> argparse.ArgumentParser:
     clean.add_argument("--all", action="store_true", help="remove declared outputs as well")
     clean.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     _json(clean)
-    return top
 
 
 def _command(

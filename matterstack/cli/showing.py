@@ -23,12 +23,25 @@ def status(arguments: argparse.Namespace) -> int:
         wanted = tuple(State) if arguments.all or arguments.json else (State.RUNNING, State.FAILED)
         tasks = list(history.tasks(found.run, wanted))
         if arguments.json:
-            print(as_json({**found._asdict(), "journal": str(history.path), "tasks": [t._asdict() for t in tasks]}))
+            contacts = [lost._asdict() for lost in found.lost_contacts]
+            print(
+                as_json(
+                    {
+                        **found._asdict(),
+                        "lost_contacts": contacts,
+                        "journal": str(history.path),
+                        "tasks": [t._asdict() for t in tasks],
+                    }
+                )
+            )
             return 0
         print(f"run         {found.run}  ({_what_now(found)})")
         print(f"tasks       {line_of_counts(found.counts)}")
         print(f"profile     {found.profile.get('name')}  {found.profile.get('workspace_root', '')}")
         print(f"started     {moment(found.started_at)}, stopped {moment(found.stopped_at)}")
+        for lost in found.lost_contacts if found.controller else ():
+            where = f"profile {lost.profile}: " if lost.profile else ""
+            print(f"no contact  {where}since {moment(lost.since)}, tried again every minute or sooner: {lost.detail}")
         print(f"journal     {history.path}")
         _list(tasks, everything=arguments.all)
     return 0

@@ -147,6 +147,19 @@ class RunStopped(Event, frozen=True, omit_defaults=True):
     counts: dict[str, int] = {}
 
 
+class ContactLost(Event, frozen=True, omit_defaults=True):
+    """A backend cannot be asked, or takes nothing; ``profile`` as in `SubmitRequested`. No task changes for it."""
+
+    detail: str
+    profile: str = ""
+
+
+class ContactRestored(Event, frozen=True, omit_defaults=True):
+    """The backend answers again."""
+
+    profile: str = ""
+
+
 class RetryRequested(Event, frozen=True, omit_defaults=True):
     """Somebody wants a failed task tried again."""
 
@@ -179,6 +192,8 @@ TYPES: Final[dict[str, type[Event]]] = {
         RunCreated,
         RunStarted,
         RunStopped,
+        ContactLost,
+        ContactRestored,
         RetryRequested,
         RequestsTaken,
     )

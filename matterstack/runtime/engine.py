@@ -212,13 +212,21 @@ class Engine:
             case Notice():
                 lane.notice = report.detail
             case Trouble():
-                lane.trouble = report.detail
+                self._trouble(lane, report.detail)
             case Crashed():
                 self._effects.clear()
                 self.commit()  # what was learned before counts
                 if isinstance(report.error, MatterStackError):
                     raise report.error
                 raise BackendBroken(type(lane.backend).__name__, report.error) from report.error
+
+    def _trouble(self, lane: Lane, detail: str) -> None:
+        """Take down that a backend cannot be asked, once, and that it can again."""
+        if detail and not lane.trouble:
+            self.note(ev.ContactLost(detail, lane.profile))
+        elif lane.trouble and not detail:
+            self.note(ev.ContactRestored(lane.profile))
+        lane.trouble = detail
 
     def _seen(self, report: Seen) -> None:
         task_id = self._by_job.get(report.job_id)

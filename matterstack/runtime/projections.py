@@ -27,6 +27,9 @@ CREATE TABLE runs (
   created_at INTEGER NOT NULL, host TEXT, pid INTEGER, boot_id TEXT, started_at INTEGER, stopped_at INTEGER,
   why TEXT NOT NULL DEFAULT '', requests_taken INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE contacts (
+  run TEXT NOT NULL, profile TEXT NOT NULL, lost_at INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (run, profile)
+) WITHOUT ROWID;
 CREATE TABLE tasks (
   subject TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT NOT NULL, ord INTEGER NOT NULL, state TEXT NOT NULL,
   spec_hash TEXT NOT NULL, spec_position INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
@@ -118,7 +121,7 @@ class TaskTables:
     """The projection. An event that does not fit its task's state is refused, and the append with it."""
 
     name = "matterstack"
-    version = 2
+    version = 3
     schema = _SCHEMA
 
     def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
@@ -182,6 +185,7 @@ def _run_created(connection: sqlite3.Connection, record: RecordedEvent, event: A
 
 
 def _run_started(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute("DELETE FROM contacts WHERE run = ?", (record.stream,))
     connection.execute(
         "UPDATE runs SET host = ?, pid = ?, boot_id = ?, version = ?, profile = ?, profiles = ?, started_at = ?,"
         " stopped_at = NULL, why = '' WHERE run = ?",
@@ -198,7 +202,18 @@ def _run_started(connection: sqlite3.Connection, record: RecordedEvent, event: A
     )
 
 
+def _contact_lost(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO contacts VALUES (?, ?, ?, ?)", (record.stream, event.profile, record.at, event.detail)
+    )
+
+
+def _contact_restored(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute("DELETE FROM contacts WHERE run = ? AND profile = ?", (record.stream, event.profile))
+
+
 def _run_stopped(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute("DELETE FROM contacts WHERE run = ?", (record.stream,))
     connection.execute("UPDATE runs SET stopped_at = ?, why = ? WHERE run = ?", (record.at, event.why, record.stream))
 
 
@@ -214,6 +229,8 @@ _RUN_EVENTS: Final[dict[str, Callable[[sqlite3.Connection, RecordedEvent, Any], 
     "RunCreated": _run_created,
     "RunStarted": _run_started,
     "RunStopped": _run_stopped,
+    "ContactLost": _contact_lost,
+    "ContactRestored": _contact_restored,
     "RequestsTaken": _requests_taken,
     "RetryRequested": _ignored,
 }

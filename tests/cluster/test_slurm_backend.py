@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from campaign import backend_of, counted, ended, eventually, mixed, starts
@@ -204,3 +206,14 @@ def test_two_backends_of_a_run_are_the_same_place_for_both(cluster, root, tmp_pa
     assert run_workflow(Workflow("w", [Task("true", "a")]), backend=backend, journal=journal).ok
     backend.close()
     local.close()
+
+
+def test_explain_asks_the_cluster_and_says_what_it_says(cluster, root, tmp_path):
+    backend = backend_of(cluster, root, tmp_path)
+    run_workflow(Workflow("w", [Task("exit 4", "a")]), backend=backend, journal=tmp_path / "j.db")
+    backend.close()
+    words = [sys.executable, "-m", "matterstack.cli.main", "explain", "w", "a", "--journal", str(tmp_path / "j.db")]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "FAILED EXIT_CODE" in told
+    assert "exit_code                 4" in told
+    assert "claimed                   True" in told

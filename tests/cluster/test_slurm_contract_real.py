@@ -10,7 +10,7 @@ from campaign import backend_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 
-from test_backend_contract import *  # noqa: E402, F403  # the contract's tests
+from test_backend_contract import *  # noqa: F403  # the contract's tests
 
 del TestLocalOnly  # noqa: F821  # of the contract's module
 

@@ -36,6 +36,12 @@ def counts(journal):
         return {}
 
 
+def lost_contacts(journal):
+    """Return what the run says of backends that it cannot ask."""
+    with History(journal) as history:
+        return history.status(history.run(None)).lost_contacts
+
+
 RUN = """
 backend = backend_of(cluster, Path("workspace").absolute(), Path.cwd())
 run_workflow(mixed(Path("log").absolute(), {count}, {command!r}), backend=backend, journal="j.db")
@@ -120,9 +126,11 @@ def test_the_network_is_cut_beyond_minjobage_without_accounting(private_cluster,
     process = controller(cluster, RUN.format(count=10, command=command).replace("acct", ""), tmp_path)
     eventually(lambda: counts(tmp_path / "j.db").get("RUNNING", 0) == 10, "running tasks")
     cluster.kill("sshd")
+    eventually(lambda: lost_contacts(tmp_path / "j.db"), "the run to say that it has no contact")
     eventually(lambda: not cluster.run(["squeue", "-h", "-t", "all"]).stdout.strip(), "an empty queue", 150)
     cluster.start("sshd")
     assert process.wait(timeout=200) == 0, (tmp_path / "controller.log").read_text()
+    assert lost_contacts(tmp_path / "j.db") == []
     backend = backend_of(cluster, root, tmp_path)
     result = resume(journal=tmp_path / "j.db", backend=backend)
     backend.close()

@@ -131,6 +131,7 @@ def file_rows(site: Site, repeats: int) -> Iterator[Row]:
             place = site.place()
             big = place / "workspace/bench/big/1/big"
             big.parent.mkdir(parents=True)
+            (place / "workspace/.matterstack").mkdir()
             with big.open("wb") as file:
                 for _ in range(1000):
                     file.write(os.urandom(1_000_000))
