@@ -1,0 +1,1 @@
+"""Real faults on the real thing, by a seed."""
