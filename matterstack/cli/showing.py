@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from matterstack.cli.text import as_json, duration, line_of_counts, moment, printable, table, why
 from matterstack.config.profiles import open_backend
@@ -37,7 +39,7 @@ def status(arguments: argparse.Namespace) -> int:
             return 0
         print(f"run         {found.run}  ({_what_now(found)})")
         print(f"tasks       {line_of_counts(found.counts)}")
-        print(f"profile     {found.profile.get('name')}  {found.profile.get('workspace_root', '')}")
+        print(f"profile     {found.profile.get('name')}  {_place(found.profile)}")
         print(f"started     {moment(found.started_at)}, stopped {moment(found.stopped_at)}")
         for lost in found.lost_contacts if found.controller else ():
             where = f"profile {lost.profile}: " if lost.profile else ""
@@ -45,6 +47,12 @@ def status(arguments: argparse.Namespace) -> int:
         print(f"journal     {history.path}")
         _list(tasks, everything=arguments.all)
     return 0
+
+
+def _place(profile: Mapping[str, Any]) -> str:
+    """Return where a profile's jobs are, with the host where it is not this one."""
+    host = f"{profile['ssh']['hostname']}:" if "ssh" in profile else ""
+    return f"{host}{profile.get('workspace_root', '')}"
 
 
 def _what_now(found: RunStatus) -> str:
@@ -110,7 +118,7 @@ def logs(arguments: argparse.Namespace) -> int:
             written += len(news)
             if not arguments.follow or over:
                 break
-            time.sleep(_FOLLOW_S)
+            time.sleep(_FOLLOW_S if backend.cheap_poll else max(_FOLLOW_S, backend.poll_min_s))
         if task.job_id is None:
             print(f"matterstack: task {task.task!r} has no job: it is {task.state} {task.reason}", file=sys.stderr)
     return 0

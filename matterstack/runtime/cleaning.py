@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from journal import Journal
 from matterstack.core import events as ev
@@ -34,24 +34,32 @@ def clean_run(journal: Journal, run: str, *, outputs_too: bool, dry_run: bool) -
     Raises:
         RunError: The run has no workspace on this machine.
     """
-    ((profile,),) = journal.query("SELECT profile FROM runs WHERE run = ?", (run,))
-    root = ev.profile_of(profile).get("workspace_root")
-    if not root:
+    ((profile, others),) = journal.query("SELECT profile, profiles FROM runs WHERE run = ?", (run,))
+    own = _root(ev.profile_of(profile))
+    roots = {name: _root(settings) for name, settings in ev.profile_of(others).items()}
+    if not own:
         raise RunError(f"run {run!r} has no workspace on this machine that the journal knows of. Nothing was removed.")
     specs = JournalSpecs(journal, run)
-    rows = journal.query("SELECT task, state, job_id FROM attempts WHERE run = ? AND job_id IS NOT NULL", (run,))
+    rows = journal.query(
+        "SELECT task, state, job_id, profile FROM attempts WHERE run = ? AND job_id IS NOT NULL", (run,)
+    )
     wanted = _wanted(journal, run, specs)
     files = size = ended = 0
-    for task, state, job_id in rows:
-        directory = Path(root, job_id)
+    for task, state, job_id, named in rows:
+        directory = Path(roots.get(named) or own, job_id.rpartition("@")[2])
         if state not in ("COMPLETED", "FAILED") or not directory.is_dir():
             continue
         ended += 1
         keep = [*wanted.get(task, ()), *(() if outputs_too else specs[task].outputs)]
         removed, freed = _clean_directory(directory, keep, dry_run=dry_run)
         files, size = files + removed, size + freed
-    live = sum(state not in ("COMPLETED", "FAILED") for _, state, _ in rows)
+    live = sum(state not in ("COMPLETED", "FAILED") for _, state, _, _ in rows)
     return Cleaned(ended, files, size, live)
+
+
+def _root(profile: Mapping[str, Any]) -> str:
+    """Return where a profile's jobs leave their files on this machine."""
+    return str(profile.get("results_root") or profile.get("workspace_root") or "")
 
 
 def _wanted(journal: Journal, run: str, specs: JournalSpecs) -> dict[str, list[str]]:

@@ -224,10 +224,14 @@ class BackendWorker:
 
     def _take_up_what_is_due(self) -> None:
         now = time.monotonic()
-        due = [offer for offer in self._later if offer.due <= now]
-        if due:
-            self._later = [offer for offer in self._later if offer.due > now]
-            self._offers.extend(due)
+        due = {id(offer) for offer in self._later if offer.due <= now}
+        if not due:
+            return
+        # The elements of an array go together: a part of it would be another array.
+        arrays = {offer.submission.array for offer in self._later if id(offer) in due} - {""}
+        due |= {id(offer) for offer in self._later if offer.submission.array in arrays}
+        self._offers.extend(offer for offer in self._later if id(offer) in due)
+        self._later = [offer for offer in self._later if id(offer) not in due]
 
     def _submit(self) -> None:
         # A loop over single submissions is better done here: what one of them breaks does not hide the others' ids.

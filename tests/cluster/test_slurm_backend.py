@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -217,3 +218,38 @@ def test_explain_asks_the_cluster_and_says_what_it_says(cluster, root, tmp_path)
     assert "FAILED EXIT_CODE" in told
     assert "exit_code                 4" in told
     assert "claimed                   True" in told
+
+
+def test_the_command_line_runs_follows_cancels_and_cleans(cluster, root, tmp_path, log):
+    settings = {
+        "backend": "slurm",
+        "ssh": cluster.ssh_config_kwargs(),
+        "workspace_root": str(root),
+        "slurm": {"account": "acct"},
+        "waits": {"poll_min_s": 0.3, "poll_max_s": 1.5},
+    }
+    (tmp_path / "matterstack.yaml").write_text(json.dumps({"default": "there", "profiles": {"there": settings}}))
+    tasks = [
+        {"task_id": "quick", "command": "echo done >out", "outputs": ["out"]},
+        {"task_id": "long", "command": "echo begun; sleep 300"},
+        {"task_id": "wide", "command": "sleep 300", "cores": 32, "time_limit_minutes": 5},
+    ]
+    (tmp_path / "w.yaml").write_text(json.dumps({"name": "w", "tasks": tasks}))
+
+    def ms(*words):
+        command = [sys.executable, "-m", "matterstack.cli.main", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+    with subprocess.Popen([sys.executable, "-m", "matterstack.cli.main", "run", "w.yaml", "-q"]) as controller:
+        eventually(lambda: ms("logs", "w", "long").stdout == "begun\n", "the first line of the log")
+        eventually(lambda: "COMPLETED" in ms("status", "w", "--all").stdout, "the quick one's end")
+        controller.kill()
+    assert "resume" in ms("status", "w").stdout
+    cancelled = ms("cancel", "w")
+    assert "2 of 2 tasks have ended" in cancelled.stdout, cancelled
+    done = ms("resume", "w", "--json")
+    assert json.loads(done.stdout)["counts"] == {"PENDING": 0, "RUNNING": 0, "COMPLETED": 1, "FAILED": 2}
+    assert (tmp_path / "results/w/quick/1/out").read_text() == "done\n"
+    assert "removed" in ms("clean", "w").stdout
+    assert (tmp_path / "results/w/quick/1/out").exists()
+    assert not (tmp_path / "results/w/long/1/stdout.txt").exists()
