@@ -213,6 +213,20 @@ def test_a_word_that_nobody_knows_changes_nothing_and_is_told(world):
     assert "QUANTUM" in status.detail
 
 
+def test_the_job_that_has_the_claim_counts_whatever_was_submitted_after_it(world):
+    """After a journal was restored, an attempt may have two jobs; the second finds the claim and ends."""
+    world.job("FAILED", "2", "a.ms-a", code=75)
+    world.job("RUNNING", "1", "run.ms-old")
+    world.record("claim", "ms1 ms-a 1 0 123.5 n2 77 .")
+    monitor = world.monitor(**SOON)
+    status = slurm_status(monitor.poll(["2@run/a/1"])["2@run/a/1"])
+    assert status.state == "RUNNING"
+    world.job("COMPLETED", "1", "run.ms-old")
+    world.record("exit", "ms1 ms-a 1 0 0 123.5 130.0 n2 - .")
+    status = slurm_status(monitor.poll(["2@run/a/1"])["2@run/a/1"])
+    assert (status.state, status.exit_code) == ("COMPLETED", 0)
+
+
 def test_ids_that_are_not_ours_are_left_out(world):
     assert world.monitor().poll(["12", "run/a/1"]) == {}
 

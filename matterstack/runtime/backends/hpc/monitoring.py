@@ -164,10 +164,11 @@ class Monitor:
             words = next((after.text.strip() for after in parts if after.words[:1] == ["code"]), "")
             raise BackendUnavailable(self._remote.transport.name, "ask squeue", words or "it gave no answer")
         _take_records(parts, watched)
-        rows = _by_name(read_queue(text))
+        rows = read_queue(text)
+        by_name, by_id = _by_name(rows), {row.slurm_id: row for row in rows}
         now = time.monotonic()
         for one in watched:
-            one.row = _row_of(one, rows)
+            one.row = _row_of(one, by_name, by_id)
             over = one.row is None or kind_of(one.row.word) in (END, ENDING)
             one.absent_since = (one.absent_since or now) if over else None
         return next((float(part.words[1]) for part in parts if part.words[:1] == ["clock"]), time.time())
@@ -180,7 +181,7 @@ class Monitor:
         for one in left:
             one.gone = False
         _take_records(parts, left)
-        names = {_plain(one): one.identity.name for one in left if one.identity is not None}
+        names = {_plain(one): one.identity.name for one in left if one.identity is not None and not _elsewhere(one)}
         found = newest(read_accounting(text), names)
         for one in left:
             one.accounting, one.answered = found.get(_plain(one)), answered
@@ -249,16 +250,24 @@ def _by_name(rows: Iterable[QueueRow]) -> dict[tuple[str, int | None], QueueRow]
     return found
 
 
-def _row_of(one: Watched, rows: Mapping[tuple[str, int | None], QueueRow]) -> QueueRow | None:
-    if one.identity is not None:
-        return rows.get((one.identity.name, one.identity.index))
-    # Its directory is gone: only a job of this id and of a name that begins as its own would can be it.
-    return next((row for row in rows.values() if row.slurm_id == _plain(one) and ".ms-" in row.name), None)
+def _row_of(
+    one: Watched, by_name: Mapping[tuple[str, int | None], QueueRow], by_id: Mapping[str, QueueRow]
+) -> QueueRow | None:
+    if one.identity is not None and not _elsewhere(one):
+        return by_name.get((one.identity.name, one.identity.index))
+    # Another job of ours has the claim, or nothing is left in the directory: then the id must do.
+    row = by_id.get(_plain(one))
+    return row if row is not None and ".ms-" in row.name else None
+
+
+def _elsewhere(one: Watched) -> bool:
+    """Return whether another job than the one submitted last has started the attempt; that one counts."""
+    return one.claim is not None and one.claim.slurm_id != one.ref.slurm_id.partition(";")[0]
 
 
 def _plain(one: Watched) -> str:
-    """Return Slurm's id without the cluster."""
-    return one.ref.slurm_id.partition(";")[0]
+    """Return the id, without the cluster, of the job that has the attempt."""
+    return one.claim.slurm_id if one.claim is not None else one.ref.slurm_id.partition(";")[0]
 
 
 def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
