@@ -33,7 +33,7 @@ def shell(tmp_path):
     def run(command, **options):
         words = ["bash", "-c", command] if isinstance(command, str) else command
         return subprocess.run(
-            words, cwd=here, env=env, capture_output=True, text=True, timeout=60, check=False, **options
+            words, cwd=here, env=env, capture_output=True, text=True, timeout=110, check=False, **options
         )
 
     run.path = here

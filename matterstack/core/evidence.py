@@ -102,6 +102,8 @@ class SlurmEvidence(Struct, frozen=True):
     ``cancel_requested``: we were asked to end it. ``directory_gone``: the attempt's directory is not there.
     ``requeue``: Slurm may start it again. ``started_at``: of the claim (never a guess: from it follows whether the
     command began). ``note``: words that go into the detail. ``second_start``: a start found the claim taken.
+    ``fell_at_start``: accounting has it cancelled by nobody, or by Slurm's own user, within a second of its start:
+    what a controller does to jobs whose ids it had forgotten and used again.
     """
 
     queue: str = ""
@@ -125,6 +127,7 @@ class SlurmEvidence(Struct, frozen=True):
     node: str = ""
     note: str = ""
     second_start: bool = False
+    fell_at_start: bool = False
 
 
 Evidence = JobStatus | LocalEvidence | SlurmEvidence

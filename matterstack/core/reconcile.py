@@ -118,6 +118,11 @@ class _Case(Struct, frozen=True):
         return self.word == "CANCELLED" and not (e.cancel_requested or e.by_user or e.claimed or e.directory_gone)
 
     @property
+    def unasked(self) -> bool:
+        """Whether it was cancelled after its start, and not by us."""
+        return self.word == "CANCELLED" and self.e.claimed and not self.e.cancel_requested
+
+    @property
     def of_second_start(self) -> bool:
         """Whether the end is, or may be, that of a start which found the claim taken and did nothing."""
         code = self.e.accounting_exit_code
@@ -186,6 +191,11 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
      "Slurm cancelled it before it started and nobody had asked for that"),
     (lambda c: c.nobodys,                             FAILED,        Reason.CANCELLED,
      "cancelled before it started; by whom is not known"),
+    (lambda c: c.unasked and c.word_to_come
+               and not c.since(Absence.GRACE),        AS_BEFORE,     None,
+     "waiting to hear who cancelled it"),
+    (lambda c: c.unasked and c.e.fell_at_start,       FAILED,        Reason.NODE_FAIL,
+     "Slurm ended it as it began, and nobody had asked for that"),
     (lambda c: c.word == "FAILED" and c.word_to_come
                and not c.since(Absence.GRACE),        AS_BEFORE,     None,
      "waiting for accounting's word for the end"),

@@ -237,6 +237,7 @@ class Engine:
         if self.attempts[task_id].requested:
             self._after(task_id)
         else:
+            self._effects.append(partial(self._live[task_id].worker.unfollow, [report.job_id]))
             self._drop_live(task_id, report.job_id)
             self._again(task_id)
 

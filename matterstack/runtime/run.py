@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from journal import Journal, Lease, LeaseLost, NewEvent
+from journal import Journal, JournalError, Lease, LeaseLost, NewEvent
 from matterstack import __version__
 from matterstack.core import events as ev
 from matterstack.core.attempt import Attempt
@@ -19,7 +19,7 @@ from matterstack.core.machine import FAILED, State
 from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
 from matterstack.core.workflow import OutputRef, Workflow, id_problem
-from matterstack.errors import FilesUnsupported, RunError, UnknownName
+from matterstack.errors import FilesUnsupported, MatterStackError, RunError, UnknownName
 from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.local import processes
 from matterstack.runtime.drive import Driver, Observer
@@ -254,7 +254,14 @@ class _Session:
             ask=options.ask,
             only=set(options.cancel) if options.only_cancel else None,
         )
-        finished = driver.run()
+        try:
+            finished = driver.run()
+        except MatterStackError:
+            with suppress(LeaseLost, JournalError):  # where it cannot be recorded, the error itself is what counts
+                self._append(
+                    ev.RunStopped("stopped by an error", {state.value: n for state, n in engine.counts.items()})
+                )
+            raise
         self._stopped(engine, finished=finished)
         if not finished:
             raise KeyboardInterrupt

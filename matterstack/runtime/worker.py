@@ -120,6 +120,11 @@ class BackendWorker:
             self._live.update(jobs)
         self._interrupt()
 
+    def unfollow(self, job_ids: Collection[str]) -> None:
+        """Ask no more for these jobs: their attempts have been taken back."""
+        with self._lock:
+            self._live.difference_update(job_ids)
+
     def collect(self) -> list[Report]:
         """Return what was reported since the last call."""
         with self._lock:
@@ -144,11 +149,11 @@ class BackendWorker:
         while not self._stopping:
             self._interrupted.clear()
             try:
-                self._work()
-                if self._trouble:
-                    self._trouble = ""
-                    self._report([Trouble("")])
-                backoff_s = 0.0
+                if self._work():
+                    if self._trouble:
+                        self._trouble = ""
+                        self._report([Trouble("")])
+                    backoff_s = 0.0
                 if not (self._offers or self._cancels or self._withdrawals is not None):
                     self.backend.wait(self._wait_s(), self._interrupted)
             except BackendUnavailable as error:
@@ -173,15 +178,18 @@ class BackendWorker:
             self._interrupted.wait(left)
         self._hurry = False
 
-    def _work(self) -> None:
+    def _work(self) -> bool:
+        """Do what is to be done now; return whether the backend was asked anything, and so has answered."""
         self._recall()
+        asked = bool(self._cancels or self._withdrawals is not None)
         self._cancel()
         if self._withdrawals is not None:
             self._withdraw(self._withdrawals)
         self._take_up_what_is_due()
         if self._offers:
+            asked = True
             self._submit()
-        self._poll()
+        return self._poll() or asked
 
     def _cancel(self) -> None:
         """Cancel in one call where the backend has one for many; a job stays listed until it was asked for."""
@@ -314,12 +322,13 @@ class BackendWorker:
         offer.submission = replace(offer.submission, task=replace(offer.submission.task, files=files))
         offer.fetch = None
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        """Ask for the jobs where it is time to; return whether it was."""
         with self._lock:
             live = list(self._live)
         now = time.monotonic()
         if not live or not (self.backend.cheap_poll or self.backend.has_news or now - self._polled_at >= self._poll_s):
-            return
+            return False
         self._polled_at = now
         seen = [one for one in self._ask(live) if self._last.get(one.job_id) != one.evidence]
         with self._lock:
@@ -334,6 +343,7 @@ class BackendWorker:
         if self.backend.notice != self._notice:
             self._notice = self.backend.notice
             self._report([Notice(self._notice)])
+        return True
 
     def _next_poll(self, before_s: float, *, news: bool) -> float:
         """Return the time to the next question: at once short after news, then longer; not all at one beat."""

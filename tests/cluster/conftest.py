@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts/lib"))
 
-from cluster import Cluster, missing_packages  # noqa: E402
+from cluster import Cluster, missing_packages, remove_abandoned  # noqa: E402
 
 SKIP = "there is no Slurm to test on: scripts/cluster install"
 
@@ -29,18 +28,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.cluster)
             if why:
                 item.add_marker(pytest.mark.skip(reason=why))
+    items.sort(key=longest_first)  # so that the suite does not end with one worker in a long test
+
+
+def longest_first(item):
+    """Return where a test stands: those on the cluster come first, by how long they may take."""
+    timeout = item.get_closest_marker("timeout")
+    return (item.get_closest_marker("cluster") is None, -timeout.args[0] if timeout and timeout.args else 0)
 
 
 def new_place() -> Path:
-    """Return a directory that the daemons' own users may enter, which pytest's are not."""
-    place = Path(tempfile.mkdtemp(prefix="ms-cluster-", dir="/tmp"))
-    place.chmod(0o711)
-    return place / "cluster"
-
-
-def remove(made):
-    made.down()
-    shutil.rmtree(made.home.parent, ignore_errors=True)
+    """Return a directory with a short name: those of sockets are limited."""
+    return Path(tempfile.mkdtemp(prefix="ms-cluster-", dir="/tmp"))
 
 
 @contextmanager
@@ -51,14 +50,21 @@ def locked(path):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory, worker_id):
+def whole_run(worker_id):
+    """The process of the whole test run. What an earlier one left when it was killed is removed first."""
+    remove_abandoned()
+    return os.getpid() if worker_id == "master" else os.getppid()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory, worker_id, whole_run):
     """One cluster for all workers: the first makes it, the last removes it. Leave its daemons alone."""
     base = tmp_path_factory.getbasetemp()
     base = base if worker_id == "master" else base.parent
     users = base / "cluster.users"
     with locked(base / "cluster.lock"):
         if not users.exists():
-            made = Cluster(new_place(), min_job_age_s=300)
+            made = Cluster(new_place(), min_job_age_s=300, owner=whole_run)
             made.up()
             users.write_text(json.dumps([str(made.home), 0]))
         place, count = json.loads(users.read_text())
@@ -69,23 +75,23 @@ def cluster(tmp_path_factory, worker_id):
         place, count = json.loads(users.read_text())
         users.write_text(json.dumps([place, count - 1]))
         if count == 1:
-            remove(made)
+            made.down()
             users.unlink()
 
 
 @pytest.fixture
-def private_cluster():
+def private_cluster(whole_run):
     """Makes clusters for tests that kill their daemons; they are removed at the end."""
     made = []
 
     def make(**options):
-        made.append(Cluster(new_place(), **options))
+        made.append(Cluster(new_place(), owner=whole_run, **options))
         made[-1].up()
         return made[-1]
 
     yield make
     for one in made:
-        remove(one)
+        one.down()
 
 
 @pytest.fixture(autouse=True)

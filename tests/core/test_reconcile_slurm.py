@@ -183,6 +183,11 @@ def test_every_word_of_an_end_but_completed_has_a_reason():
         # cancelled
         ({"accounting": "CANCELLED", "claimed": True, "absent": BRIEF}, (FAILED, "CANCELLED")),
         ({"queue": "CANCELLED", "cancel_requested": True}, (FAILED, "CANCELLED")),
+        ({"queue": "CANCELLED", "claimed": True, "accounting_answered": True, "absent": BRIEF}, AS_BEFORE),
+        (
+            {"accounting": "CANCELLED", "claimed": True, "fell_at_start": True, "absent": BRIEF},
+            (FAILED, "NODE_FAIL"),
+        ),
         ({"accounting": "CANCELLED", "by_user": True, "absent": BRIEF}, (FAILED, "CANCELLED")),
         ({"accounting": "CANCELLED", "accounting_answered": True, "absent": BRIEF}, AS_BEFORE),
         ({"accounting": "CANCELLED", "accounting_answered": True, "absent": GRACE}, NEVER_STARTED),
@@ -231,6 +236,9 @@ def test_every_row_of_the_table_decides_somewhere():
                 )
             )
             deciding.add(next(i for i, row in enumerate(SLURM_TABLE) if row[0](case)))
+    for more in ({"queue": "CANCELLED", "accounting": "", "accounting_answered": True}, {"fell_at_start": True}):
+        case = _case(SlurmEvidence(**{"accounting": "CANCELLED", "claimed": True, "absent": BRIEF, **more}))
+        deciding.add(next(i for i, row in enumerate(SLURM_TABLE) if row[0](case)))
     assert deciding == set(range(len(SLURM_TABLE)))
 
 

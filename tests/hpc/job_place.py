@@ -1,9 +1,10 @@
-"""Attempts in a workspace, started as Slurm starts them: a real shell, Slurm's variables, the workspace as directory."""
+"""Attempts in a workspace, started as Slurm starts them: by a real shell, with Slurm's variables."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from matterstack.runtime.backends.hpc.job_script import attempt_files, job_scrip
 from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, directory_of, job_name, read_claim, read_exit
 from matterstack.runtime.backends.hpc.options import SlurmOptions
 
-SHELLS = {"dash": ["dash"], "bash": ["bash"], "posix-bash": ["bash", "--posix"]}
+SHELLS = ("dash", "bash")  # each under the name sh, which makes a POSIX shell of bash
 DEADLINE_S = 90.0
 # Writes its arguments, directory and environment to a file, as bytes that JSON can keep.
 PROBE = """
@@ -63,7 +64,8 @@ class Job:
         """Start the job's script in a session of its own."""
         script = f"{SUBMISSIONS}/{self.token}/job.sh"
         process = subprocess.Popen(
-            [*SHELLS[shell], script],
+            ["sh", script],
+            executable=shutil.which(shell),
             cwd=self.place.root,
             env=self.environment(**environment),
             stdin=subprocess.DEVNULL,
@@ -80,9 +82,9 @@ class Job:
         said, _ = process.communicate(timeout=DEADLINE_S)
         return process.returncode, said.decode(errors="replace")
 
-    def end(self, process):
-        """Return the exit code of a script that was started, once it has ended."""
-        process.communicate(timeout=DEADLINE_S)
+    def end(self, process, *, said=True):
+        """Return the exit code of a script that was started, once it, and what it ``said``, have ended."""
+        process.communicate(timeout=DEADLINE_S) if said else process.wait(timeout=DEADLINE_S)
         return process.returncode
 
     @property
@@ -153,11 +155,10 @@ class Place:
         shared = self.root / SUBMISSIONS / token
         shared.mkdir(parents=True, exist_ok=True)
         (shared / "job.sh").write_text(self.text(tasks[0], token, array=array))
-        lines = [
-            f"{'-' if job.index is None else job.index}\t{job.directory.relative_to(self.root)}\t{job.submission.token}\n"
-            for job in jobs
-        ]
-        (shared / "map").write_text("".join(lines))
+        with (shared / "map").open("w") as lines:
+            for job in jobs:
+                index = "-" if job.index is None else job.index
+                lines.write(f"{index}\t{job.directory.relative_to(self.root)}\t{job.submission.token}\n")
         return jobs
 
     def close(self):

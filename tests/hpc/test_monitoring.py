@@ -239,3 +239,21 @@ def test_an_identity_survives_its_file(identity):
 @pytest.mark.parametrize("line", ["", "ms-a a.ms-a - -", "ms-a a.ms-a x - .", "a b c d e f ."])
 def test_a_damaged_job_file_says_nothing(line):
     assert read_identity(line) is None
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+@pytest.mark.parametrize(("ran_s", "by"), [(0, "CANCELLED"), (1, "CANCELLED by 0"), (9, "CANCELLED by 0")])
+def test_a_job_that_slurm_ended_as_it_began_was_not_cancelled_by_anybody(world, claimed, ran_s, by):
+    """A controller that forgot jobs uses their ids again, and a node then ends both."""
+    world.slurm.order("purge")
+    world.job(by, start=200, end=200 + ran_s)
+    if claimed:
+        world.record("claim", "ms1 ms-a 1 0 200.0 n1 77 .")
+    status = world.status(world.monitor(grace_s=0.0))
+    expected = {
+        (True, False): ("FAILED", "CANCELLED"),
+        (False, False): ("FAILED", "CANCELLED"),
+        (True, True): ("FAILED", "NODE_FAIL"),
+        (False, True): ("PENDING", ""),
+    }
+    assert (status.state, status.reason) == expected[claimed, ran_s <= 1]

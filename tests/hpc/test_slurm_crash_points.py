@@ -19,8 +19,14 @@ from matterstack.runtime.transports.local import LocalTransport
 
 # The settling time is that of a claim without a receipt; nothing else here is so slow.
 WAITS = Waits(
-    **{"poll_min_s": 0.02, "poll_max_s": 0.1, "settle_s": 0.0, "again_s": 0.05, "grace_s": 0.3},
-    **{"infrastructure_s": 0.6, "absence_s": 1.0, "held_s": 0.1},
+    poll_min_s=0.02,
+    poll_max_s=0.1,
+    settle_s=0.0,
+    again_s=0.05,
+    grace_s=0.3,
+    infrastructure_s=0.6,
+    absence_s=1.0,
+    held_s=0.1,
 )
 
 

@@ -2,6 +2,6 @@
 
 from cluster.errors import ClusterError
 from cluster.install import missing_packages
-from cluster.private import Cluster
+from cluster.private import NAMES, Cluster, remove_abandoned
 
-__all__ = ["Cluster", "ClusterError", "missing_packages"]
+__all__ = ["NAMES", "Cluster", "ClusterError", "missing_packages", "remove_abandoned"]

@@ -55,19 +55,22 @@ def act(arguments: argparse.Namespace) -> int:
     if arguments.command == "up":
         began = time.monotonic()
         cluster = Cluster(place, min_job_age_s=arguments.min_job_age, accounting=not arguments.no_accounting)
-        cluster.down()
-        cluster = Cluster(place, min_job_age_s=arguments.min_job_age, accounting=not arguments.no_accounting)
+        if cluster.in_use:
+            raise ClusterError(
+                f"a cluster is up in {cluster.home}. Nothing was changed; "
+                f"`scripts/cluster{'' if arguments.dir is None else f' --dir {cluster.home}'} down` ends it."
+            )
         cluster.up()
         print(f"up in {time.monotonic() - began:.1f} s; export SLURM_CONF={cluster.conf}")
         return 0
     cluster = Cluster(place)
     if arguments.command == "down":
         cluster.down()
-    elif not (cluster.home / "cluster.json").exists():
+    elif not cluster.exists:
         raise ClusterError(f"there is no cluster in {cluster.home}; `scripts/cluster up` makes one.")
     elif arguments.command == "status":
-        for name, pid in cluster.status().items():
-            print(f"{name:<10}  {'pid ' + str(pid) if pid else 'does not run'}")
+        for name, state in cluster.states().items():
+            print(f"{name:<10}  {state}")
         return 0 if all(cluster.status().values()) else 1
     elif arguments.command == "env":
         print(json.dumps(cluster.env(), indent=2))

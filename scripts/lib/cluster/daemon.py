@@ -1,23 +1,15 @@
-"""Processes that we started, told from others with the same number by the time of their start."""
+"""Daemons that we started, told from other processes with the same number by the time of their start."""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-
-
-def start_ticks(pid: int) -> str | None:
-    """Return when a process was started, in ticks since boot; None where there is none, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
+from cluster.processes import identity, is_stopped, lives
 
 
 class Daemon:
@@ -31,12 +23,18 @@ class Daemon:
     def pid(self) -> int | None:
         """Its process, None where it does not run."""
         try:
-            pid, ticks = self._pid_file.read_text().split()
-        except (OSError, ValueError):
+            who = self._pid_file.read_text().split()
+        except OSError:
             return None
-        return int(pid) if start_ticks(int(pid)) == ticks else None
+        return int(who[0]) if lives(who) else None
 
-    def start(self, argv: Sequence[str], environment: Mapping[str, str], user: str | None = None) -> None:
+    @property
+    def state(self) -> str:
+        """What `status` says of it."""
+        pid = self.pid
+        return "does not run" if pid is None else f"pid {pid}{', stopped' if is_stopped(pid) else ''}"
+
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start it, unless it runs."""
         if self.pid is not None:
             return
@@ -48,12 +46,12 @@ class Daemon:
                 stderr=log,
                 env={**os.environ, **environment},
                 start_new_session=True,
-                user=user,
-                group=user,
-                extra_groups=[] if user else None,
                 cwd="/",
             )
-        self._pid_file.write_text(f"{process.pid} {start_ticks(process.pid)}")
+        # By rename, since others may ask for it at this moment.
+        new = self._pid_file.with_suffix(".new")
+        new.write_text(" ".join(identity(process.pid)))
+        new.replace(self._pid_file)
 
     def send(self, number: int) -> None:
         """Send it a signal; nothing where it does not run."""
@@ -72,8 +70,12 @@ class Daemon:
         until(lambda: self.pid is None, f"the end of {self.name}")
 
     def last_words(self) -> str:
-        """Return the end of its log."""
-        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+        """Return the end of its log, and of the one that Slurm's daemons write themselves."""
+        ends = []
+        for path in (self.log, self.log.with_suffix(".log")):
+            with suppress(OSError):
+                ends.append(path.read_text(errors="replace")[-2000:])
+        return "".join(ends)
 
 
 def until(holds: Callable[[], object], what: str, within_s: float = 90.0) -> None:
@@ -87,22 +89,3 @@ def until(holds: Callable[[], object], what: str, within_s: float = 90.0) -> Non
         if time.monotonic() > deadline:
             raise ClusterError(f"waited {within_s:.0f} s in vain for {what}")
         time.sleep(0.05)
-
-
-def with_environment(name: str, value: str) -> Iterator[int]:
-    """Yield the processes that have this in their environment."""
-    wanted = f"{name}={value}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    yield int(entry.name)
-
-
-def children(pid: int) -> Iterator[int]:
-    """Yield all descendants of a process."""
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield int(child)
-                yield from children(int(child))

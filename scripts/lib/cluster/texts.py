@@ -1,7 +1,5 @@
 """The configuration files of a cluster."""
 
-from pathlib import Path
-
 SLURM = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -60,10 +58,17 @@ StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
 StoragePort={db}
 StorageUser=slurm
-StoragePass=slurm
+StoragePass={password}
 StorageLoc=slurm
 LogFile={home}/slurmdbd.log
 PidFile={home}/slurmdbd.pid
+"""
+
+SQL = """\
+create user if not exists 'slurm'@'%' identified by '{password}';
+create user if not exists 'slurm'@'localhost' identified by '{password}';
+grant all on slurm.* to 'slurm'@'%';
+grant all on slurm.* to 'slurm'@'localhost';
 """
 
 SSHD = """\
@@ -78,12 +83,6 @@ KbdInteractiveAuthentication no
 PidFile {home}/sshd.pid
 MaxSessions 100
 MaxStartups 100
-SetEnv SLURM_CONF={home}/slurm.conf PATH={home}/bin:{path}
+SetEnv SLURM_CONF={home}/slurm.conf {mark}={home} "PATH={home}/bin:{path}"
 Subsystem sftp internal-sftp
 """
-
-
-def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file of this mode."""
-    path.write_text(text)
-    path.chmod(mode)

@@ -259,9 +259,7 @@ class SlurmBackend(ComputeBackend):
         if evidence.directory_gone:
             return True
         include = None if self._retrieve == "all" else tuple(submission.task.outputs)
-        return self._retriever.want(
-            ref.directory, lambda: Wanted(ref.directory, include, (), self.results / ref.directory)
-        )
+        return self._retriever.want(job_id, lambda: Wanted(ref.directory, include, (), self.results / ref.directory))
 
     def _arrived(self) -> None:
         self._news = True

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from shlex import quote
 from typing import Final
 
 from matterstack.core.workflow import Task
 from matterstack.errors import AccessError
 from matterstack.runtime.backends.base import Submission
-from matterstack.runtime.backends.hpc.job_shell import BEGIN, END, RUN
+from matterstack.runtime.backends.hpc.job_shell import BEGIN, BINDABLE, END, MODULES, PROLOGUE, RUN
 from matterstack.runtime.backends.hpc.layout import SUBMISSIONS
 from matterstack.runtime.backends.hpc.options import SlurmOptions
 
+_PLAIN_LINE: Final = re.compile(r"(module|ml)( +[A-Za-z0-9_./+:@%-]+)+", re.ASCII)
+_ARGUMENT_MAX: Final = 100_000  # bytes; one argument of exec may have 128 KiB on Linux
 _MINUTES_MAX: Final = 2**31 - 2  # Slurm keeps limits as 32-bit numbers of minutes
 
 
@@ -65,12 +68,17 @@ def directives(task: Task, options: SlurmOptions) -> tuple[str, ...]:
     if task.time_limit_minutes is not None:
         own.append(("time", format_walltime(task.time_limit_minutes * 60)))
     own += options.extra.items()
-    own += [
-        ("requeue" if options.requeue else "no-requeue", True),
-        ("export", "ALL"),
-    ]  # of an environment that is nearly empty, see submit_script
-    own.append(("signal", "B:USR1@60"))  # a TERM would end the batch shell, and the job as FAILED
+    own.append(("requeue" if _may_restart(task, options) else "no-requeue", True))
+    own.append(("export", "ALL"))  # of an environment that is nearly empty, see submit_script
+    # A TERM would end the batch shell, and the job as FAILED. Slurm may be 30 s early: not at once in a short job.
+    short = task.time_limit_minutes is not None and task.time_limit_minutes <= 1
+    own.append(("signal", f"B:USR1@{10 if short else 60}"))
     return tuple(f"--{name}" if value is True else f"--{name}={value}" for name, value in own)
+
+
+def _may_restart(task: Task, options: SlurmOptions) -> bool:
+    """Return whether Slurm may start the job again by itself; secrets are gone by then, a retry brings them anew."""
+    return options.requeue and not task.secrets
 
 
 def array_key(task: Task, options: SlurmOptions) -> Hashable:
@@ -99,18 +107,28 @@ def job_script(
     base = f"{SUBMISSIONS}/{submission}"
     own = [f"--job-name={name}", f"--output={base}/slurm{'.%a' if array else ''}.out", *directives(task, options)]
     header = [f"#SBATCH {_option(text)}" for text in own]
-    setup = [*options.modules, *options.prologue]
     return "\n".join(
         [
             "#!/bin/sh",
             *header,
-            BEGIN.format(base=quote(base), requeue="1" if options.requeue else ""),
-            *(["ms_modules"] if options.modules else []),
-            *(f"{line} || exit" if line in options.modules else line for line in setup),
+            MODULES.format(),
+            BEGIN.format(base=base, requeue="1" if _may_restart(task, options) else ""),
+            *([BINDABLE] if task.image is not None else []),
+            *_set_up(options),
             RUN.format(cores=task.cores, container=_container(task, options)),
             END,
         ]
     )
+
+
+def _set_up(options: SlurmOptions) -> Iterator[str]:
+    """Yield the lines of the profile: each module has to load, a prologue is for itself to say what it needs."""
+    if options.modules or options.prologue:
+        yield "ms_modules"
+    for line in options.modules:
+        yield f"{line if _PLAIN_LINE.fullmatch(line) else f'eval {quote(line)}'} || exit"
+    if options.prologue:
+        yield PROLOGUE.format(lines=quote("\n".join([*options.prologue, "ms_parsed=1"])))
 
 
 def _option(text: str) -> str:
@@ -126,11 +144,15 @@ def _option(text: str) -> str:
 def _container(task: Task, options: SlurmOptions) -> str:
     if task.image is None:
         return ""
-    return f'{options.container} exec --bind "$PWD:$PWD" --pwd "$PWD" {quote(task.image)} '
+    image = f"./{task.image}" if task.image.startswith("-") else task.image
+    return f'{options.container} exec --bind "$PWD:$PWD" --pwd "$PWD" {quote(image)} '
 
 
 def attempt_files(submission: Submission) -> dict[str, bytes]:
-    """Return what an attempt brings to its own directory: its command, and its environment as arguments of env."""
+    """Return what an attempt brings to its own directory: its command, and its environment as arguments of env.
+
+    ``ms_given``: how the command is given to ``/bin/sh``. It is set last, so that a file that was cut is noticed.
+    """
     task = submission.task
     names = {
         "MATTERSTACK_RUN": submission.run,
@@ -140,7 +162,10 @@ def attempt_files(submission: Submission) -> dict[str, bytes]:
         **task.env,
     }
     words = " ".join(quote(f"{name}={value}") for name, value in names.items())
-    return {"command": task.command.encode(), "env": f"set -- {words}\n".encode()}
+    command = task.command.encode()
+    given = "argument" if len(command) <= _ARGUMENT_MAX else "file"
+    secrets = "ms_secrets=1\n" if task.secrets else ""
+    return {"command": command, "env": f"set -- {words}\n{secrets}ms_given={given}\n".encode()}
 
 
 def secrets_file(task: Task, environ: Mapping[str, str]) -> bytes:
@@ -152,4 +177,6 @@ def secrets_file(task: Task, environ: Mapping[str, str]) -> bytes:
     missing = [name for name in task.secrets if name not in environ]
     if missing:
         raise SecretMissing(task.task_id, missing)
-    return "".join(f"export {name}={quote(environ[name])}\n" for name in task.secrets).encode()
+    return "".join(f"export {name}={quote(environ[name])}\n" for name in task.secrets).encode(
+        "utf-8", "surrogateescape"
+    )

@@ -3,6 +3,10 @@
 Everything of ours begins with ``ms_``, so that modules and prologues do not meet it. The job starts in the workspace
 root. Of any number of starts of one attempt exactly one gets past the claim; the others exit with 75, which by
 itself proves nothing. A record is written under another name and renamed, so nobody reads half of one.
+
+Three shells, each for what the others cannot: the script's own notes signals at once; a worker has the command in its
+foreground, for a `wait` that a signal interrupts may lose the exit code, and writes the record; a child of that is set
+up and becomes the command, so nothing that a prologue does to its shell keeps the record from being written.
 """
 
 from __future__ import annotations
@@ -17,8 +21,14 @@ ms_modules() {{
 }}
 """
 
-BEGIN: Final = (
-    """
+# `true` makes files, not `:`: of a special builtin, a redirection that fails on a full disk would end the shell.
+# The first claim is always ``claim``, so that jobs of one attempt meet at it, whatever their profiles allow. ms_m is
+# set once the attempt is ours: before, nothing of it may be touched.
+BEGIN: Final = """
+ms_m= ms_noted= ms_near= ms_term=
+ms_warned() {{ ms_noted=1 ms_near=1; [ -z "$ms_m" ] || {{ true >"$ms_m/limit-near"; }} 2>/dev/null; }}
+trap ms_warned USR1
+trap 'ms_noted=1 ms_term=1' TERM
 ms_index=${{SLURM_ARRAY_TASK_ID:--}}
 ms_dir= ms_token=
 while IFS='	' read -r ms_i ms_d ms_t; do
@@ -30,16 +40,16 @@ ms_job=${{ms_job:-$SLURM_JOB_ID}}
 ms_restart=${{SLURM_RESTART_COUNT:-0}}
 ms_node=${{SLURMD_NODENAME:-$(uname -n)}}
 ms_began=$(date +%s.%N)
-ms_m=.matterstack
-ms_claim=$ms_m/claim
-ms_refuse() {{ printf '%s %s\\n' "$ms_job" "$ms_restart" >>"$ms_m/refused"; exit 75; }}
-if [ -n "{requeue}" ]; then
-  ms_claim=$ms_m/claim.$ms_restart
-  for ms_i in "$ms_m"/claim.*; do
-    [ ! -f "$ms_i" ] || [ "${{ms_i##*.}}" -lt "$ms_restart" ] || ms_refuse
-  done
-fi
-ms_try=$ms_m/try.$ms_job.$ms_restart.$$
+ms_r=.matterstack
+ms_refuse() {{ printf '%s %s\\n' "$ms_job" "$ms_restart" >>"$ms_r/refused"; exit 75; }}
+ms_claim=$ms_r/claim
+for ms_i in "$ms_r"/claim*; do
+  [ -f "$ms_i" ] || continue
+  read -r ms_x ms_x ms_j ms_c ms_x <"$ms_i"
+  [ -n "{requeue}" ] && [ "$ms_j" = "$ms_job" ] && [ "$ms_c" -lt "$ms_restart" ] || ms_refuse
+  ms_claim=$ms_r/claim.$ms_restart
+done
+ms_try=$ms_r/try.$ms_job.$ms_restart.$ms_node.$$
 printf 'ms1 %s %s %s %s %s %s .\\n' "$ms_token" "$ms_job" "$ms_restart" "$ms_began" "$ms_node" "$$" >"$ms_try" ||
   {{ rm -f "$ms_try"; echo "matterstack: the claim could not be written; the command was not started" >&2; exit 73; }}
 sync -d "$ms_try" 2>/dev/null
@@ -48,61 +58,93 @@ ln "$ms_try" "$ms_claim" 2>/dev/null
 ms_links=$(stat -c %h "$ms_try")
 rm -f "$ms_try"
 [ "$ms_links" = 2 ] || ms_refuse
-ms_flags=
+ms_pwd=$PWD ms_m=$PWD/.matterstack
+[ "$ms_restart" = 0 ] || rm -f "$ms_m/exit" "$ms_m/begun" "$ms_m/limit-near"
+[ -z "$ms_near" ] || ms_warned
 ms_end() {{
   trap '' TERM USR1
+  [ -d "$ms_m" ] || return 0  # somebody removed it: there is nowhere to tell anything
+  [ ! -e "$ms_m/secrets" ] || rm -f "$ms_m/secrets"
+  ms_flags=
+  if [ ! -e "$ms_m/begun" ]; then
+    [ "$ms_code" != 0 ] || ms_code=78
+    # That it was cancelled is not the set-up's fault.
+    if [ -z "$ms_term" ] && [ ! -e "$ms_m/cancel" ]; then ms_flags=,setup; fi
+    printf 'matterstack: the set-up ended with %s, the command was not started\\n' "$ms_code" >>stderr.txt
+  fi
   [ ! -e "$ms_m/limit-near" ] || ms_flags=$ms_flags,limit-near
   ms_flags=${{ms_flags#,}}
   ms_n=0
-  until printf 'ms1 %s %s %s %s %s %s %s %s .\\n' "$ms_token" "$ms_job" "$ms_restart" "$1" "$ms_began" \\
+  until printf 'ms1 %s %s %s %s %s %s %s %s .\\n' "$ms_token" "$ms_job" "$ms_restart" "$ms_code" "$ms_began" \\
     "$(date +%s.%N)" "$ms_node" "${{ms_flags:--}}" >"$ms_m/exit.$$" && mv -f "$ms_m/exit.$$" "$ms_m/exit"; do
     ms_n=$((ms_n + 1))
     [ -d "$ms_m" ] && [ "$ms_n" -lt 300 ] || break
     sleep 1
   done
 }}
-if [ "$ms_restart" = 0 ]; then exec >stdout.txt 2>stderr.txt </dev/null
-else exec >>stdout.txt 2>>stderr.txt </dev/null
-fi
-trap 'true >"$ms_m/limit-near"' USR1
-ms_term=
-trap 'ms_term=1' TERM
-# Until the command starts, any end is one of the set-up: of a module, of a line of the prologue.
-trap 'ms_c=$?; rm -f "$ms_m/secrets"; ms_flags=setup; ms_end "$ms_c"; trap - EXIT; exit "$ms_c"' EXIT
+ms_set_up() {{
+trap - TERM USR1
+ms_command=$(cat "$ms_m/command" && echo .) && [ "$ms_command" != . ] || exit 74
 export HOME="${{HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}}" USER="${{USER:-$(id -un)}}"
 export PATH="${{PATH:-/usr/local/bin:/usr/bin:/bin}}" SLURM_EXPORT_ENV=ALL
-ms_pwd=$PWD
+# /etc/profile may set PATH anew, and Slurm itself be found by the login's only.
+ms_path=$PATH
 [ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1
+case $PATH in "$ms_path" | "$ms_path":* | *:"$ms_path") ;; *) PATH=$PATH:$ms_path ;; esac
 """
-    + MODULES
-)
 
+# Lines of users are quoted and go through eval: what does not parse ends the set-up, and not the script.
+PROLOGUE: Final = """ms_parsed=
+eval {lines}
+[ -n "$ms_parsed" ] || exit 2
+"""
+
+# Runtimes cannot be told such a name.
+BINDABLE: Final = """case $ms_pwd in *[:,]*)
+  echo "matterstack: a directory with : or , in its name cannot be bound into a container: $ms_pwd" >&2; exit 74 ;;
+esac
+"""
+
+# {container} is empty or a command with a blank behind it. The last act of the set-up is to say that it is over.
 RUN: Final = """
-set +eufCnx
-cd "$ms_pwd" || exit
+set +eufCvx
+cd "$ms_pwd" || exit 74
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{cores}}}"
-. "./$ms_m/env"
-ms_command=$(cat "$ms_m/command"; echo .)
+ms_given= ms_secrets=
+. "$ms_m/env"
+case $ms_given in argument | file) ;; *) exit 74 ;; esac
+if [ -n "$ms_secrets" ]; then
+  . "$ms_m/secrets" && command rm -f "$ms_m/secrets" || exit 74
+  [ ! -e "$ms_m/secrets" ] || exit 74
+fi
 ms_command=${{ms_command%.}}
 # Slurm may lose a scancel that meets the start of a job; the mark was there before it was called.
-if [ -n "$ms_term" ] || [ -e "$ms_m/cancel" ]; then exit 143; fi
-(
-  trap - TERM USR1 EXIT
-  [ ! -f "$ms_m/secrets" ] || {{ . "./$ms_m/secrets"; rm -f "$ms_m/secrets"; }}
-  # One argument may have 128 KiB on Linux; a longer command is read from its file.
-  if [ "${{#ms_command}}" -gt 100000 ]; then exec env "$@" {container}/bin/sh "./$ms_m/command"; fi
-  exec env "$@" {container}/bin/sh -c "$ms_command"
-) &
-ms_pid=$!
-trap - EXIT
+[ -z "$ms_term" ] && [ ! -e "$ms_m/cancel" ] || exit 143
+true >"$ms_m/begun" || exit 73
+if [ "$ms_given" = file ]; then exec env "$@" {container}/bin/sh ./.matterstack/command; fi
+exec env "$@" {container}/bin/sh -c "$ms_command"
+}}
 """
 
-# `wait` also returns when a signal was noted; then the command is still there.
-END: Final = """while :; do
-  wait "$ms_pid"
+# Where the worker ended of a signal before it could set its traps, nothing was begun and its end is written for it;
+# one that was killed may have left a child that goes on.
+END: Final = """
+ms_work() {{
+  trap 'ms_term=1' TERM
+  trap : USR1
+  if [ "$ms_restart" = 0 ]; then ( ms_set_up ) >stdout.txt 2>stderr.txt </dev/null
+  else ( ms_set_up ) >>stdout.txt 2>>stderr.txt </dev/null
+  fi
   ms_code=$?
-  kill -0 "$ms_pid" 2>/dev/null || break
-done
-ms_end "$ms_code"
+  ms_end
+  exit "$ms_code"
+}}
+( ms_work ) &
+ms_pid=$!
+# After a signal `wait` returns too soon, in bash even once more than there were signals.
+while wait "$ms_pid"; ms_code=$?; [ -n "$ms_noted" ] && kill -0 "$ms_pid" 2>/dev/null; do :; done
+if read -r ms_x ms_x ms_x ms_x ms_c ms_x <"$ms_m/exit"; then ms_code=$ms_c
+elif [ "$ms_code" != 137 ] && [ ! -e "$ms_m/begun" ]; then ms_end
+fi 2>/dev/null
 exit "$ms_code"
-"""
+""".format()

@@ -157,7 +157,9 @@ class Monitor:
 
     def _ask(self, watched: Sequence[Watched]) -> float:
         """Ask queue and records; return the cluster's time, in seconds since 1970."""
-        lines = [f"{'end' if one.identity and one.claim else 'all'} {one.ref.directory}" for one in watched]
+        # A job that Slurm may start again may have a newer claim than the one that is known.
+        known = [not self._requeue and one.identity is not None and one.claim is not None for one in watched]
+        lines = [f"{'end' if k else 'all'} {one.ref.directory}" for k, one in zip(known, watched, strict=True)]
         parts = self._remote.ask(f"{asking('queue', queue_command())}{_RECORDS}", lines)
         answered, text = answer(parts, "queue")
         if answered is not Answer.YES:
@@ -181,10 +183,14 @@ class Monitor:
         for one in left:
             one.gone = False
         _take_records(parts, left)
-        names = {_plain(one): one.identity.name for one in left if one.identity is not None and not _elsewhere(one)}
-        found = newest(read_accounting(text), names)
+        rows: dict[str, list[AccountingRow]] = {}
+        for row in read_accounting(text):
+            rows.setdefault(row.slurm_id, []).append(row)
         for one in left:
-            one.accounting, one.answered = found.get(_plain(one)), answered
+            # One by one: a controller that forgot a job gives its id to another, which may be ours, too.
+            plain = _plain(one)
+            names = {plain: one.identity.name} if one.identity is not None and not _elsewhere(one) else None
+            one.accounting, one.answered = newest(rows.get(plain, ()), names).get(plain), answered
             if answered is Answer.SILENT:
                 one.silent_at = time.monotonic()
 
@@ -202,7 +208,8 @@ class Monitor:
             accounting=accounting.word if accounting else "",
             accounting_exit_code=accounting.exit_code if accounting else None,
             accounting_signal=accounting.signal if accounting else None,
-            by_user=accounting is not None and accounting.cancelled_by is not None,
+            by_user=accounting is not None and accounting.cancelled_by is not None and not _fell_at_start(accounting),
+            fell_at_start=accounting is not None and _fell_at_start(accounting),
             accounting_answered=one.answered is Answer.YES,
             claimed=claim is not None or end is not None,
             exit_code=end.exit_code if end else None,
@@ -230,6 +237,13 @@ class Monitor:
         if absent_s >= waits.infrastructure_s:
             return Absence.SETTLED
         return Absence.GRACE if absent_s >= waits.grace_s else Absence.BRIEF
+
+
+def _fell_at_start(row: AccountingRow) -> bool:
+    """Return whether Slurm cancelled the job within a second of its start, and names nobody but its own user."""
+    if row.word != "CANCELLED" or row.cancelled_by not in (None, 0) or row.start is None or row.end is None:
+        return False
+    return row.end - row.start <= 1
 
 
 def _unexplained(one: Watched) -> bool:
@@ -301,8 +315,10 @@ def _ours(one: Watched, token: str) -> bool:
 def _take_claim(one: Watched, claim: Claim | None) -> None:
     if claim is not None and _ours(one, claim.token) and (one.claim is None or claim.restart >= one.claim.restart):
         one.claim = claim
+        if one.exit is not None and one.exit.restart < claim.restart:
+            one.exit = None  # it has started anew since, and may have overwritten what it wrote
 
 
 def _take_exit(one: Watched, record: Exit | None) -> None:
-    if record is not None and _ours(one, record.token):
+    if record is not None and _ours(one, record.token) and (one.claim is None or record.restart >= one.claim.restart):
         one.exit = record

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import asdict, fields
 
-from matterstack.errors import nearest
+from matterstack.runtime.backends.hpc.sbatch_names import FREE, OWNED
 
 _LONG_NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _MODULE: Final = re.compile(r"[A-Za-z0-9_.+/-]+", re.ASCII)
 CONTAINERS: Final = ("apptainer", "singularity")
-# Options that MatterStack sets itself, and why nobody else may.
-_OWNED: Final = {
-    "array": "job arrays are made by itself",
-    "chdir": "a task runs in its own directory",
-    "dependency": "dependencies of tasks are kept by the run",
-    "error": "a task's standard error goes to stderr.txt in its directory",
-    "export": "a job begins with a clean environment; give the task env, or the profile a prologue",
-    "hold": "a held job would wait for ever",
-    "input": "a task reads from /dev/null; give it files",
-    "job-name": "jobs are found by their name",
-    "no-requeue": "it is the default; `requeue: true` allows it",
-    "open-mode": "a task's output is kept apart by attempt",
-    "output": "a task's output goes to stdout.txt in its directory",
-    "parsable": "it is set already",
-    "signal": "the time limit is watched already",
-    "test-only": "nothing would be submitted; `matterstack run --dry-run` shows the scripts",
-    "time": "give the task a time_limit_minutes",
-    "cpus-per-task": "give the task cores",
-    "mem": "give the task memory_gb",
-    "wait": "a run waits by itself",
-    "wrap": "the script is written by itself",
+_EXAMPLES: Final = {
+    "account": "m1234",
+    "partition": "regular",
+    "qos": "normal",
+    "constraint": "haswell",
+    "gres": "gpu:2",
+    "nodes": "1",
+    "ntasks": "64",
+    "container": "apptainer",
 }
+_LINES: Final = {"modules": "module load python/3.9", "prologue": "ulimit -s unlimited"}
+_UNSENDABLE: Final = re.compile("[\\0\\r\ud800-\udfff]")
+_CONTROL: Final = re.compile("[\\0-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff]")
+_LIKENESS: Final = 0.8  # of a misspelt key to the one that was meant; a site's own options must not be taken for one
 
 
 class SlurmOptions(Struct, frozen=True):
@@ -81,6 +74,8 @@ class SlurmOptions(Struct, frozen=True):
                 found[key] = _checked(key, value)
             else:
                 name, text = _extra(key, value, known)
+                if name in extra:
+                    raise ValueError(f"{key}: is given twice, as --{name} of sbatch")
                 extra[name] = text
         return cls(**found, extra=extra)
 
@@ -100,7 +95,7 @@ def _checked(key: str, value: object) -> object:
             raise TypeError(f"{key}: must be true or false, not {value!r}")
         return value
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise TypeError(f"{key}: must be a text, not {value!r}")
+        raise TypeError(f"{key}: must be a text such as {_EXAMPLES[key]!r}, not {value!r}")
     text = _plain(key, str(value))
     if key == "container" and text not in CONTAINERS:
         raise ValueError(f"{key}: must be one of {', '.join(CONTAINERS)}, not {text!r}")
@@ -108,12 +103,14 @@ def _checked(key: str, value: object) -> object:
 
 
 def _lines(key: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{key}: must be a list of lines such as ['module load python/3.9'], not {value!r}")
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{key}: must be a list of lines such as {[_LINES[key]]!r}, not {value!r}")
     lines = tuple(value)
     for line in lines:
-        if not isinstance(line, str) or "\0" in line or not line.strip():
-            raise TypeError(f"{key}: must be a list of lines of shell, not {line!r}")
+        if not isinstance(line, str) or not line.strip():
+            raise TypeError(f"{key}: must be a list of lines such as {_LINES[key]!r}, not {line!r}")
+        if _UNSENDABLE.search(line):  # sbatch refuses scripts with NUL or carriage returns
+            raise ValueError(f"{key}: must have no NUL, carriage return or half a character, unlike {line!r}")
     if key == "modules":
         return tuple(f"module load {line}" if _MODULE.fullmatch(line) else line for line in lines)
     return lines
@@ -123,11 +120,8 @@ def _extra(key: object, value: object, known: list[str]) -> tuple[str, str | boo
     name = str(key).replace("_", "-").removeprefix("--")
     if not isinstance(key, str) or not _LONG_NAME.fullmatch(name):
         raise ValueError(f"{key!r} is no setting, and no long name of an option of sbatch such as 'mail-type'")
-    if name in _OWNED:
-        raise ValueError(f"{key}: cannot be set, {_OWNED[name]}")
-    hint = nearest(name, known)
-    if "Did you mean" in hint and name not in _REAL:
-        raise ValueError(f"unknown key {key!r}{hint}")
+    if name not in FREE:
+        _check_name(key, name, known)
     if isinstance(value, bool):
         if not value:
             raise ValueError(f"{key}: leave it out instead of false; true stands for an option without value")
@@ -137,27 +131,19 @@ def _extra(key: object, value: object, known: list[str]) -> tuple[str, str | boo
     return name, _plain(key, str(value))
 
 
-# Options of sbatch whose names are near to ours, so that they are not taken for misspelt ones.
-_REAL: Final = frozenset(
-    (
-        *("mem-per-cpu", "mem-per-gpu", "nodelist", "nodefile", "ntasks-per-node", "ntasks-per-core"),
-        *("ntasks-per-socket", "ntasks-per-gpu", "gres-flags", "exclude", "exclusive", "container-id", "comment"),
-        *(
-            "contiguous",
-            "core-spec",
-            "cluster-constraint",
-            "clusters",
-            "prefer",
-            "priority",
-            "power",
-            "profile",
-            "batch",
-        ),
-    )
-)
+def _check_name(key: str, name: str, known: list[str]) -> None:
+    """Refuse what is ours, or a beginning of it, and what was probably meant to be another name."""
+    owned = next((one for one in sorted(OWNED) if one.startswith(name)), None)
+    if owned is not None:
+        also = "" if owned == name else f" (sbatch takes it for --{owned})"
+        raise ValueError(f"{key}: cannot be set{also}, {OWNED[owned]}")
+    begun = [one for one in known if one.startswith(name)]
+    meant = begun or get_close_matches(name, [*known, *OWNED, *FREE], n=1, cutoff=_LIKENESS)
+    if meant:
+        raise ValueError(f"unknown key {key!r}. Did you mean {meant[0]!r}?")
 
 
 def _plain(key: str, text: str) -> str:
-    if not text or any(ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F for char in text):
+    if not text.strip() or _CONTROL.search(text):
         raise ValueError(f"{key}: must be a text without line breaks or control characters, not {text!r}")
     return text

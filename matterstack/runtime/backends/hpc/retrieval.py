@@ -4,39 +4,71 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from shlex import quote
-from typing import IO, Final
+from typing import Final
 
 from msgspec import Struct
 
 from matterstack.errors import TransportError
-from matterstack.runtime.backends.hpc.layout import META
-from matterstack.runtime.backends.hpc.tar import Entry, TarReader
-from matterstack.runtime.transports.base import Transport
+from matterstack.runtime.backends.hpc.receiving import Receiver, contained, is_inside, split
+from matterstack.runtime.backends.hpc.tar import DamagedTarError
+from matterstack.runtime.transports.base import Reply, Transport
 
 LOGS: Final = ("stdout.txt", "stderr.txt")
-_DEPTH: Final = 3  # an attempt's directory is run/task/attempt
 _NO_ROOT: Final = 90
+_NAMES_AT_ONCE: Final = 200
+_LAST: Final = "/dev/null"  # is hashed when all others were
+_RECORD_MAX: Final = 1 << 16  # of a name; no file system takes more
 
-# Reads names, each ended by NUL. Hashes and tar read side by side, so the disk is read once; a file that is not
-# there is in neither. What is hashed differently than sent was changed meanwhile.
-_SEND: Final = """
+# Nothing is written there: results come back also when the quota is used up. `names` says those that are regular files,
+# reached without a link; opening a fifo could take for ever. Hashes and tar read side by side, so the disk is read
+# once; what is hashed differently than sent was changed meanwhile. Hashes go to standard error, and so does the end.
+# Some sha256sum are five times slower than openssl, which on the other hand leaves line breaks in names as they are.
+_SEND: Final = r"""
 cd -- {root} || exit {no_root}
-names=.matterstack/names.$$; cat >"$names" || exit
-trap 'rm -f "$names" "$names.sums"' EXIT
-xargs -0 -r sha256sum -z -- <"$names" >"$names.sums" 2>/dev/null & sums=$!
-tar -c -f - --format=gnu --no-recursion --null -T "$names" 2>/dev/null
-wait $sums
-cat "$names.sums"; printf 'end'
+LC_ALL=C; export LC_ALL
+listed() {{
+{names}
+}}
+names() {{
+  listed | xargs -0 -r sh -c '
+    for one do
+      rest=${{one#*/*/*/}}; at=${{one%"/$rest"}}
+      while at=$at/${{rest%%/*}}; [ ! -L "$at" ]; do
+        case $rest in */*) rest=${{rest#*/}} ;; *) [ ! -f "$one" ] || printf "%s\0" "$one"; break ;; esac
+      done
+      [ ! -L "$at" ] || printf "%s %s\n" "{mark} link" "$one" >&2
+    done' sh
+}}
+hash="sha256sum --"
+if [ -z "{odd}" ]; then
+  case $(openssl dgst -sha256 -r </dev/null 2>/dev/null) in {empty}*) hash="openssl dgst -sha256 -r" ;; esac
+fi
+printf '\n' >&2
+names >/dev/null
+{{ names 2>/dev/null && printf '/dev/null\0'; }} | xargs -0 $hash >&2 &
+names 2>/dev/null | tar -c -b 64 -f - --format=gnu --hard-dereference --no-recursion --null -T - 2>/dev/null
+wait; printf '\n%s end\n' {mark} >&2
 """
-_LIST: Final = """
+# Records, each ended by NUL: the kind of a file and its name; E and a directory that could not be read; the end.
+_LIST: Final = r"""
 cd -- {root} || exit {no_root}
-xargs -0 -r sh -c 'for d do [ ! -d "$d" ] || find "$d" -path "$d/.matterstack" -prune -o -type f -print0; done' sh
-printf 'end'
+xargs -0 -r sh -c '
+  for one do
+    [ ! -d "$one" ] || find -H "$one" -path "$one/.matterstack" -prune -o ! -type d -printf "%y%p\0" ||
+      printf "E%s\0" "$one"
+  done' sh || exit
+printf 'end\0'
 """
+_SUM: Final = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
+_UNREAD: Final = re.compile(rb"(?:sha256sum: )?'?([\w.-]+/[\w.-]+/\d+)/(.*)", re.DOTALL)
+_EMPTY: Final = hashlib.sha256().hexdigest()
+_ESCAPED: Final = re.compile(r"[\\\n\r]")
+_ESCAPES: Final = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
 class Wanted(Struct, frozen=True):
@@ -65,182 +97,46 @@ class Wanted(Struct, frozen=True):
         return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
-def retrieve(transport: Transport, root: str, wanted: Sequence[Wanted]) -> dict[str, str]:
-    """Return, by attempt directory, why results could not be retrieved; those of the others are here, checked.
+Note = Callable[[str, str], None]
+
+
+def retrieve(
+    transport: Transport,
+    root: str,
+    wanted: Sequence[Wanted],
+    *,
+    limit_bytes: int | None = None,
+    note: Note = lambda _directory, _what: None,
+) -> dict[str, str]:
+    """Return, by attempt directory, why results could not be retrieved; everything else is here, checked.
+
+    A file that is not there, or whose attempt's directory is not, is no problem.
+
+    Args:
+        transport: The way to the cluster.
+        root: The workspace there.
+        wanted: What to retrieve.
+        limit_bytes: Most bytes to take in all; None for any number.
+        note: Called with an attempt's directory and what of it stays on the cluster for good: links, devices.
 
     Raises:
         TransportError, AccessError: The host could not be reached; nothing here was changed.
         OSError: They could not be written here.
     """
-    names: dict[str, list[str]] = {}
+    asked: dict[str, None] = {}
     for one in wanted:
         if one.plain:
-            own = dict.fromkeys([*(LOGS if one.logs else ()), *(one.include or ())])
-            names[one.directory] = [name for name in own if one.takes(name)]
+            names = [*(LOGS if one.logs else ()), *(one.include or ())]
+            asked |= dict.fromkeys(f"{one.directory}/{n}" for n in names if is_inside(n) and one.takes(n))
     unknown = [one for one in wanted if not one.plain]
+    problems: dict[str, str] = {}
     if unknown:
-        listed = _listed(transport, root, [one.directory for one in unknown])
-        names |= {one.directory: [n for n in listed.get(one.directory, ()) if one.takes(n)] for one in unknown}
-    receiver = Receiver({one.directory: one.target for one in wanted})
-    selected = [f"{directory}/{name}" for directory, own in names.items() for name in own]
-    if not selected:
-        return {}
-    try:
-        _receive(transport, root, selected, receiver)
-        return receiver.finish()
-    finally:
-        receiver.clear()
-
-
-def _receive(transport: Transport, root: str, names: Sequence[str], receiver: Receiver) -> None:
-    script = _SEND.format(root=quote(root), no_root=_NO_ROOT)
-    reply = transport.run(script, payload=[_nul(names)], sink=receiver.feed)
-    if reply.code != 0 or not receiver.whole:
-        words = reply.stderr.decode("utf-8", "replace").strip()[-300:]
-        raise TransportError(
-            transport.name, f"results did not come whole (exit code {reply.code}): {words}", started=True
-        )
-
-
-def _nul(names: Sequence[str]) -> bytes:
-    return b"".join(os.fsencode(name) + b"\0" for name in names)
-
-
-def _listed(transport: Transport, root: str, directories: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of all files of attempts, by directory."""
-    reply = transport.run(_LIST.format(root=quote(root), no_root=_NO_ROOT), payload=[_nul(directories)])
-    *names, end = reply.stdout.split(b"\0")
-    if reply.code != 0 or end != b"end":
-        raise TransportError(transport.name, f"the list of results is not whole (exit code {reply.code})", started=True)
-    found: dict[str, list[str]] = {}
-    for name in names:
-        directory, inside = split(os.fsdecode(name))
-        found.setdefault(directory, []).append(inside)
-    return found
-
-
-def split(name: str) -> tuple[str, str]:
-    """Return the attempt's directory and the name inside it; the latter is empty for what lies above."""
-    parts = name.split("/", _DEPTH)
-    return "/".join(parts[:_DEPTH]), parts[_DEPTH] if len(parts) > _DEPTH else ""
-
-
-class _Received(Struct):
-    part: Path
-    target: Path
-    size: int
-    digest: str
-
-
-class Receiver:
-    """Writes what comes to ``.part`` files, and renames them when the cluster's hashes agree.
-
-    Args:
-        targets: Where each attempt's files come to lie; what belongs to none of them is not written.
-    """
-
-    def __init__(self, targets: Mapping[str, Path]) -> None:
-        self._targets = targets
-        self._tar = TarReader(self._begin, self._tail)
-        self._sums = bytearray()
-        self._received: dict[str, _Received] = {}
-        self._refused: dict[str, str] = {}
-        self._open: tuple[str, IO[bytes], hashlib._Hash] | None = None  # of the file at hand
-
-    def feed(self, piece: bytes) -> None:
-        """Take the next piece of what the cluster sends.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        self._tar.feed(piece)
-
-    @property
-    def whole(self) -> bool:
-        """Whether everything has come."""
-        return self._tar.ended and self._sums.endswith(b"end")
-
-    def _tail(self, piece: bytes) -> None:
-        self._close()
-        # The archive is filled up with zeros; a hash begins with none.
-        self._sums += piece if self._sums else piece.lstrip(b"\0")
-
-    def _begin(self, entry: Entry) -> Callable[[memoryview], None] | None:
-        self._close()
-        directory, name = split(entry.name)
-        target = self._targets.get(directory)
-        if target is None or not entry.regular:
-            return None
-        place = contained(target, name)
-        if place is None:
-            self._refused[directory] = f"{name!r} would leave the task's directory"
-            return None
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f".matterstack.{place.name[:200]}.part")
-        part.unlink(missing_ok=True)
-        file = part.open("xb")
-        digest = hashlib.sha256()
-        self._open = entry.name, file, digest
-        self._received[entry.name] = _Received(part, place, entry.size, "")
-
-        def take(piece: memoryview) -> None:
-            file.write(piece)
-            digest.update(piece)
-
-        return take
-
-    def _close(self) -> None:
-        if self._open is not None:
-            name, file, digest = self._open
-            self._open = None
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            self._received[name].digest = digest.hexdigest()
-
-    def finish(self) -> dict[str, str]:
-        """Return, by directory, what is wrong with its files, after renaming those of the others."""
-        self._close()
-        problems = dict(self._refused)
-        sums = dict(_sums(bytes(self._sums[: -len(b"end")])))
-        for name, received in self._received.items():
-            directory = split(name)[0]
-            if sums.get(name) != received.digest:
-                problems.setdefault(directory, f"{split(name)[1]!r} changed while it was retrieved")
-        for name, received in self._received.items():
-            if split(name)[0] not in problems:
-                os.replace(received.part, received.target)
-        return problems
-
-    def clear(self) -> None:
-        """Remove what was not renamed."""
-        if self._open is not None:
-            self._open[1].close()
-        for received in self._received.values():
-            received.part.unlink(missing_ok=True)
-
-
-def _sums(text: bytes) -> list[tuple[str, str]]:
-    """Return names and hashes of the lines ``HASH  NAME``, each ended by NUL."""
-    return [(os.fsdecode(line[66:]), line[:64].decode("ascii", "replace")) for line in text.split(b"\0") if line]
-
-
-def contained(target: Path, name: str) -> Path | None:
-    """Return where a file of this name lies below ``target``; None where it would leave it, or is one of ours.
-
-    A link that somebody put into the target is not followed out of it.
-    """
-    parts = name.split("/")
-    if not name or name.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in name:
-        return None
-    if parts[0] == META or any(len(os.fsencode(part)) > 255 for part in parts):
-        return None
-    place = target
-    for part in parts[:-1]:
-        place = place / part
-        if place.is_symlink():
-            return None
-    return place / parts[-1]
+        found = _Listing({one.directory: one for one in unknown}, note)
+        problems = found.read(transport, root)
+        asked |= dict.fromkeys(found.names)
+    targets = {one.directory: one.target for one in wanted}
+    _, trouble = _receive(transport, root, Receiver(targets, asked, limit_bytes), asked, note)
+    return trouble | problems
 
 
 def fetch_file(transport: Transport, root: str, directory: str, name: str, target: Path) -> None:
@@ -252,16 +148,12 @@ def fetch_file(transport: Transport, root: str, directory: str, name: str, targe
     """
     if contained(target, name) is None:
         raise FileNotFoundError(name)
-    problems = retrieve(transport, root, [Wanted(directory, (_literal(name),), (), target, logs=False)])
+    asked = [f"{directory}/{name}"]
+    here, problems = _receive(transport, root, Receiver({directory: target}, asked), asked, lambda *_: None)
     if problems:
         raise TransportError(transport.name, problems[directory], started=True)
-    if not (target / name).is_file():
+    if not here:
         raise FileNotFoundError(name)
-
-
-def _literal(name: str) -> str:
-    """Return a glob that matches this name alone."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 def read_range(transport: Transport, root: str, directory: str, name: str, offset: int) -> bytes:
@@ -274,5 +166,117 @@ def read_range(transport: Transport, root: str, directory: str, name: str, offse
     script = f"cd -- {quote(root)} || exit {_NO_ROOT}; [ ! -f {path} ] || tail -c +{offset + 1} -- {path}; printf end"
     reply = transport.run(script)
     if not reply.stdout.endswith(b"end"):
-        raise TransportError(transport.name, f"the answer is not whole (exit code {reply.code})", started=True)
+        raise TransportError(transport.name, f"the answer is not whole ({_words(reply)})", started=True)
     return reply.stdout[: -len(b"end")]
+
+
+class _Listing:
+    """Finds out which files there are, and keeps the names of those that are wanted."""
+
+    def __init__(self, wanted: Mapping[str, Wanted], note: Note) -> None:
+        self._wanted, self._note = wanted, note
+        self._rest = b""
+        self._unread: list[str] = []
+        self.names: list[str] = []
+
+    def read(self, transport: Transport, root: str) -> dict[str, str]:
+        """Return by attempt directory what could not be listed.
+
+        Raises:
+            TransportError, AccessError: The host could not be reached, or the answer is not whole.
+        """
+        script = _LIST.format(root=quote(root), no_root=_NO_ROOT)
+        payload = b"".join(os.fsencode(directory) + b"\0" for directory in self._wanted)
+        reply = transport.run(script, payload=[payload], sink=self._feed)
+        if reply.code != 0 or self._rest != b"end":
+            raise TransportError(transport.name, f"the list of results is not whole ({_words(reply)})", started=True)
+        return {directory: f"not all of it can be read ({_words(reply)})" for directory in self._unread}
+
+    def _feed(self, piece: bytes) -> None:
+        *records, rest = (self._rest + piece).split(b"\0")
+        for record in records:
+            self._take(record[:1], os.fsdecode(record[1:]))
+        # The end is kept as it is: whatever follows it spoils it.
+        self._rest = b"end" if not rest and records and records[-1] == b"end" else rest
+
+    def _take(self, kind: bytes, path: str) -> None:
+        directory, name = split(path)
+        wanted = self._wanted.get(directory)
+        if wanted is None:
+            return
+        if kind == b"E":
+            self._unread.append(directory)
+        elif is_inside(name) and wanted.takes(name):
+            if kind == b"f":
+                self.names.append(path)
+            else:
+                self._note(directory, f"{name!r} is no regular file")
+
+
+def _receive(
+    transport: Transport, root: str, receiver: Receiver, names: Iterable[str], note: Note
+) -> tuple[set[str], dict[str, str]]:
+    """Return the names of the files that are here now, and by directory why others are not."""
+    mark = f"ms-{os.urandom(8).hex()}"
+    names = list(names)
+    if not names:
+        return set(), {}
+    odd = "1" if any(_ESCAPED.search(name) for name in names) else ""
+    script = _SEND.format(
+        root=quote(root), no_root=_NO_ROOT, names="\n".join(_printed(names)), mark=mark, odd=odd, empty=_EMPTY
+    )
+    try:
+        try:
+            reply = transport.run(script, sink=receiver.feed)
+        except DamagedTarError as error:
+            raise TransportError(transport.name, f"results came damaged: {error}", started=True) from error
+        answer = _Answer(reply.stderr, mark.encode())
+        if reply.code != 0 or not receiver.whole or not answer.whole:
+            raise TransportError(transport.name, f"results did not come whole ({_words(reply)})", started=True)
+        for name in answer.links:
+            note(split(name)[0], f"{split(name)[1]!r} is a link, or behind one")
+        here = receiver.finish(answer.sums)
+        return here, receiver.problems | answer.unread
+    finally:
+        receiver.clear()
+
+
+def _printed(names: Sequence[str]) -> Iterator[str]:
+    """Yield the commands that print the names, each ended by NUL."""
+    for at in range(0, len(names), _NAMES_AT_ONCE):
+        block = b"".join(os.fsencode(name) + b"\0" for name in names[at : at + _NAMES_AT_ONCE])
+        yield f"printf '{_UNSAFE.sub(_octal, block.decode('latin-1'))}'"
+
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._/-]")
+
+
+def _octal(char: re.Match[str]) -> str:
+    return f"\\{ord(char[0]):03o}"
+
+
+class _Answer:
+    """What came on standard error: hashes, words of sha256sum, and the end."""
+
+    def __init__(self, text: bytes, mark: bytes) -> None:
+        self.sums: dict[str, str] = {}
+        self.links: list[str] = []
+        self.unread: dict[str, str] = {}
+        self.whole = False
+        for line in text.split(b"\n"):
+            if found := _SUM.fullmatch(line):
+                escaped, digest, name = found.groups()
+                if escaped:
+                    name = re.sub(rb"\\[\\nr]", lambda pair: _ESCAPES[pair[0]], name)
+                self.sums[os.fsdecode(name)] = digest.decode()
+            elif found := _UNREAD.fullmatch(line):
+                self.unread.setdefault(found[1].decode(), os.fsdecode(found[2]))
+            elif line.startswith(mark + b" link "):
+                self.links.append(os.fsdecode(line[len(mark) + 6 :]))
+            elif line == mark + b" end":
+                self.whole = self.sums.pop(_LAST, None) == _EMPTY
+
+
+def _words(reply: Reply) -> str:
+    words = reply.stderr.decode("utf-8", "replace").strip()[-300:]
+    return f"exit code {reply.code}{': ' if words else ''}{words}"

@@ -20,6 +20,7 @@ _AGAIN_MAX_S: Final = 300.0
 class _Errand(Struct):
     """Something to retrieve. ``due``: not before this time of the monotonic clock."""
 
+    job_id: str
     wanted: Wanted
     tries: int = 0
     due: float = 0.0
@@ -44,13 +45,16 @@ class Retriever:
         self.problem = ""
         """Why the last try failed; empty where it went well."""
 
-    def want(self, directory: str, wanted: Callable[[], Wanted]) -> bool:
-        """Return whether the attempt's results are here; begin to retrieve them where they are not."""
+    def want(self, job_id: str, wanted: Callable[[], Wanted]) -> bool:
+        """Return whether the job's results are here; begin to retrieve them where they are not.
+
+        An attempt may have had another job before, whose end says nothing of what this one writes.
+        """
         with self._changed:
-            if directory in self._here:
+            if job_id in self._here:
                 return True
-            if directory not in self._errands:
-                self._errands[directory] = _Errand(wanted())
+            if job_id not in self._errands:
+                self._errands[job_id] = _Errand(job_id, wanted())
                 if self._thread is None or not self._thread.is_alive():
                     self._closed = False
                     self._thread = threading.Thread(target=self._run, name="matterstack-retrieve", daemon=True)
@@ -75,8 +79,8 @@ class Retriever:
                     if directory in problems:
                         errand.tries += 1
                         errand.due = time.monotonic() + min(_AGAIN_MIN_S * 2**errand.tries, _AGAIN_MAX_S)
-                    elif self._errands.pop(directory, None) is not None:
-                        self._here.add(directory)
+                    elif self._errands.pop(errand.job_id, None) is not None:
+                        self._here.add(errand.job_id)
             self._arrived()
 
     def _next(self) -> list[_Errand] | None:

@@ -19,7 +19,7 @@ clean() {
   env -i PATH="$PATH" HOME="$HOME" USER="${USER:-}" LOGNAME="${LOGNAME:-}" SHELL=/bin/sh LANG="${LANG:-C}" \
     ${SLURM_CONF:+"SLURM_CONF=$SLURM_CONF"} ${LD_LIBRARY_PATH:+"LD_LIBRARY_PATH=$LD_LIBRARY_PATH"} "$@"
 }
-age() { echo $(( $(date +%s) - $(stat -c %Y -- "$1") )); }
+age() { now=$(date +%s); made=$(stat -c %Y -- "$1") || made=$now; echo $((now - made)); }
 tell() {
   s=.matterstack/submissions/$1; at=$2.$3
   indices=; [ ! -f "$s/claim.$at/indices" ] || read -r indices <"$s/claim.$at/indices"
@@ -39,7 +39,10 @@ try_one() {
   if [ -n "$stopped" ]; then say left "$2"; return; fi
   k=$((k + 1)); at=$3.$k
   [ -d "$s" ] || mkdir -p "$s"
-  mkdir "$s/claim.$at" || { tell "$2" "$3" "$k"; return; }
+  if ! mkdir "$s/claim.$at"; then
+    if [ -d "$s/claim.$at" ]; then tell "$2" "$3" "$k"; else say full "$2"; stopped=1; fi
+    return
+  fi
   if [ "$1" = withdraw ]; then true >"$s/claim.$at/withdrawn"; tell "$2" "$3" "$k"; return; fi
   printf '%s\\n' "$5" >"$s/claim.$at/indices" ||
     { rm -f "$s/claim.$at/indices"; rmdir "$s/claim.$at"; say full "$2"; stopped=1; return; }
