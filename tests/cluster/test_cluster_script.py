@@ -166,10 +166,13 @@ def test_a_block_of_ports_is_given_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(300)
-def test_up_clears_what_a_killed_up_has_left(place):
+def test_up_clears_what_a_killed_up_has_left(place, tmp_path):
+    (tmp_path / "sinfo").write_text("#!/bin/sh\nexit 1\n")  # so that it waits for its nodes until it is killed
+    (tmp_path / "sinfo").chmod(0o755)
     command = [SCRIPT, "--dir", place, "up", "--no-accounting"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHON": sys.executable})
-    eventually(lambda: Cluster(place).status().get("slurmctld"), "the first to be at it")
+    environment = {**os.environ, "PYTHON": sys.executable, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    eventually(lambda: Cluster(place).status().get("sshd"), "the first to be at it")
     assert "is up" in script(place, "up", code=2), "it is still being made"
     first.send_signal(signal.SIGKILL)
     first.wait()

@@ -76,28 +76,6 @@ def test_a_cancelled_job_has_time_to_record_its_end(cluster, tmp_path):
     assert (job.exit.exit_code, job.exit.slurm_id, job.exit.flags) == (143, slurm_id, frozenset())
 
 
-def test_a_job_that_slurm_starts_again_runs_again_only_where_that_is_allowed(cluster, tmp_path):
-    command = "echo begun $SLURM_RESTART_COUNT; [ -e go ] || sleep 300; exit 4"
-    job = Place(tmp_path / "yes", account="acct", requeue=True).lone(command)
-    slurm_id = submit(cluster, job)
-    job.says("begun")
-    (job.directory / "go").touch()
-    cluster.run(["scontrol", "requeue", slurm_id])
-    # By itself Slurm lets a job wait for two minutes before its next start; it says so some time after the requeue.
-    at_once = ["scontrol", "update", f"JobId={slurm_id}", "StartTime=now"]
-    eventually(lambda: "begun 1" in job.stdout or not cluster.run(at_once), "the second start")
-    assert over(cluster, slurm_id) == "FAILED"
-    assert (job.exit.exit_code, job.exit.restart) == (4, 1)
-    assert sorted(job.claims) == [0, 1]
-    assert job.stdout == "begun\nbegun 1\n"
-    job = Place(tmp_path / "no", account="acct").lone(command)
-    slurm_id = submit(cluster, job)
-    job.says("begun")
-    assert cluster.run(["scontrol", "requeue", slurm_id]).returncode != 0
-    assert word(cluster, slurm_id) == "RUNNING"
-    cluster.run(["scancel", slurm_id])
-
-
 def test_slurm_s_warning_comes_before_the_end_and_not_at_once(cluster, tmp_path):
     """The shortest limit there is, asked for as a user does."""
     job = Place(tmp_path / "w", account="acct").lone("date +%s >began; exec sleep 300", time_limit_minutes=1)

@@ -9,10 +9,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from matterstack.runtime.backends.hpc.accounting import read_accounting
+from matterstack.core.slurm_words import END, kind_of
+from matterstack.runtime.backends.hpc.accounting import AccountingRow, read_accounting
 from matterstack.runtime.backends.hpc.batch import Batch, place
 from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, read_claim
-from matterstack.runtime.backends.hpc.queue import read_queue
+from matterstack.runtime.backends.hpc.queue import QueueRow, read_queue
 from matterstack.runtime.backends.hpc.remote import Remote, answer, asking
 from matterstack.runtime.backends.hpc.slurm import Answer, accounting_by_name_command, queue_command
 from matterstack.runtime.backends.hpc.submit_script import CLAIMS
@@ -60,16 +61,21 @@ def look_up(remote: Remote, wanted: Sequence[Batch], fences: Sequence[str]) -> F
             if claim is not None and claim.token in tokens[batch.key]:
                 ids[batch.key][_base(claim.slurm_id)] = None
     by_name = {batch.name: batch.key for batch in wanted}
-    rows = sorted(
-        [(row.name, row.slurm_id) for row in read_queue(queue[1])]
-        + [(row.name, row.slurm_id) for row in read_accounting(accounting[1]) if not row.refused],
-        key=lambda row: (len(row[1]), row[1]),
-    )
-    for name, slurm_id in rows:
+    for name, slurm_id in _in_order(read_queue(queue[1]), read_accounting(accounting[1])):
         if name in by_name:
             ids[by_name[name]][_base(slurm_id)] = None
     silent = "squeue" if queue[0] is not Answer.YES else "sacct" if accounting[0] is Answer.SILENT else ""
     return Found({key: list(found) for key, found in ids.items() if found}, silent)
+
+
+def _in_order(queue: Sequence[QueueRow], accounting: Sequence[AccountingRow]) -> list[tuple[str, str]]:
+    """Return name and id of each row: live jobs first, for one of the same name may have ended in an earlier try."""
+    shown = {(row.name, _base(row.slurm_id)) for row in queue}
+    kept = [row for row in accounting if not row.refused and (row.name, _base(row.slurm_id)) not in shown]
+    rows = [(row.word, 0, row.slurm_id, row.name) for row in queue]
+    rows += [(row.word, 1, row.slurm_id, row.name) for row in kept]
+    rows.sort(key=lambda row: (kind_of(row[0]) is END, row[1], len(row[2]), row[2]))
+    return [(name, slurm_id) for _, _, slurm_id, name in rows]
 
 
 def _base(slurm_id: str) -> str:

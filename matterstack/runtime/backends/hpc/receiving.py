@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Final
 
@@ -75,7 +76,7 @@ class Receiver:
         self._targets, self._asked = targets, asked
         self._left = limit_bytes
         self._tar = TarReader(self._begin)
-        self._tag = os.urandom(8).hex()
+        self._tag, self._number = os.urandom(8).hex(), count()
         self._incoming: dict[str, Path] = {}
         self._received: dict[str, _Received] = {}
         self._open: tuple[_Received, IO[bytes], hashlib._Hash] | None = None  # the file at hand
@@ -144,7 +145,7 @@ class Receiver:
                     if time.time() - left.stat().st_mtime > _LEFT_S:
                         shutil.rmtree(left)
             incoming.mkdir(parents=True)
-        return f"{incoming}/{len(self._received)}.part"
+        return f"{incoming}/{next(self._number)}.part"
 
     def _close(self) -> None:
         if self._open is not None:

@@ -172,12 +172,17 @@ class Submitter:
 
     def _answer(self, batch: Batch, tried: Tried, held: str, answers: dict[str, Answer]) -> str:
         """Answer for a batch that was just tried; return the words that hold back those behind it, or ``""``."""
+        # A shell of an earlier try that lives on may still submit what this one did not get to.
+        kept = SubmitInDoubt if batch.again else SubmitHeld
         if tried.what == "left":
             words = held or "sbatch gave no clear answer for another job"
-            self._all(batch, SubmitHeld(words, again_s=self._waits.held_s if held else _LEFT_S), answers)
+            self._all(batch, kept(words, again_s=self._waits.held_s if held else _LEFT_S), answers)
             return ""
         if tried.what == "full":
-            error = BackendUnavailable(self._remote.transport.name, "write the submit claim", tried.err or "no space")
+            words = tried.err or "no space"
+            error: MatterStackError = BackendUnavailable(self._remote.transport.name, "write the submit claim", words)
+            if batch.again:
+                error = SubmitInDoubt(f"the submit claim could not be written: {words}", again_s=_LEFT_S)
             self._all(batch, error, answers)
             return ""
         reply = read_reply(tried.code, tried.out, tried.err) if tried.what == "receipt" else Doubt("")
