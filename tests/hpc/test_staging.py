@@ -453,7 +453,7 @@ def test_a_place_that_cannot_be_written_is_told(place):
 
 
 @pytest.mark.parametrize("command", ["tar", "sha256sum", "tee", "cp", "mv", "chmod"])
-@pytest.mark.parametrize("end", ["echo 'tool: trouble' >&2; exit 1", "kill -9 $PPID"], ids=["fails", "killed"])
+@pytest.mark.parametrize("end", ["echo 'tool: trouble' >&2; exit 1"])
 def test_a_tool_that_fails_is_no_success(place, tmp_path, command, end):
     (tmp_path / "big").write_bytes(b"b" * (LARGE + 1))
     (tmp_path / "big").chmod(0o700)
