@@ -1,0 +1,109 @@
+"""What the simulation found, each reduced to its cause, against the real shell."""
+
+from __future__ import annotations
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from matterstack import Task
+from matterstack.errors import SubmitHeld, SubmitInDoubt
+from matterstack.runtime.backends.base import Submission
+from matterstack.runtime.backends.hpc.batch import batches
+from matterstack.runtime.backends.hpc.look_up import look_up
+from matterstack.runtime.backends.hpc.monitoring import Identity, Monitor
+from matterstack.runtime.backends.hpc.remote import Remote
+from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS
+from matterstack.runtime.backends.hpc.submitting import Submitter
+from matterstack.runtime.backends.hpc.waits import Waits
+from matterstack.runtime.transports.local import LocalTransport
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    made = FakeSlurm(tmp_path / "slurm")
+    made.use(monkeypatch)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def remote(tmp_path, slurm):
+    return Remote(LocalTransport(), str(tmp_path / "workspace"), 60)
+
+
+def identity(task):
+    return Identity(f"ms-{task}", f"{task}.ms-{task}", None, None)
+
+
+def test_a_lost_jobs_id_that_another_of_ours_has_now_tells_nothing_of_it(tmp_path, slurm, remote):
+    for task, words in (("a", None), ("b", "CANCELLED")):
+        (tmp_path / "workspace/run" / task / "1/.matterstack").mkdir(parents=True)
+        if words:
+            job = slurm.directory / "jobs/12"
+            job.mkdir()
+            for name, text in {"name": f"{task}.ms-{task}", "word": words, "submit": "1000", "start": "1001"}.items():
+                (job / name).write_text(text)
+            (job / "pid").write_text("")
+    slurm.order("purge")
+    monitor = Monitor(remote, Waits(), requeue=False)
+    jobs = {task: f"12@run/{task}/1" for task in ("a", "b")}
+    for task, job in jobs.items():
+        monitor.know(job, identity(task))
+    for order in (["a", "b"], ["b", "a"]):
+        found = monitor.poll([jobs[task] for task in order])
+        assert {task: found[job].accounting for task, job in jobs.items()} == {"a": "", "b": "CANCELLED"}
+
+
+def test_a_record_counts_no_longer_when_slurm_has_started_the_job_again(tmp_path, remote):
+    meta = tmp_path / "workspace/run/a/1/.matterstack"
+    meta.mkdir(parents=True)
+    monitor = Monitor(remote, Waits(), requeue=True)
+    monitor.know("12@run/a/1", identity("a"))
+
+    def exit_code():
+        return monitor.poll(["12@run/a/1"])["12@run/a/1"].exit_code
+
+    (meta / "claim").write_text("ms1 ms-a 12 0 1000.0 n1 7 .\n")
+    (meta / "exit").write_text("ms1 ms-a 12 0 0 1000.0 1001.0 n1 - .\n")
+    assert exit_code() == 0
+    (meta / "claim.1").write_text("ms1 ms-a 12 1 1002.0 n1 7 .\n")
+    assert exit_code() is None  # an older start, which lived on, wrote it
+    (meta / "exit").unlink()
+    assert exit_code() is None
+    (meta / "exit").write_text("ms1 ms-a 12 1 3 1002.0 1003.0 n1 - .\n")
+    assert exit_code() == 3
+
+
+def test_a_submit_claim_that_is_gone_when_it_is_looked_at_still_gets_a_whole_answer(remote):
+    (part,) = remote.ask(f"{FUNCTIONS}tell ms-a 1 1")
+    assert part.words == ["claimed", "ms-a", "1", "0"]
+
+
+def test_of_the_jobs_of_one_name_a_live_one_is_adopted(slurm, remote):
+    """The others are ended; one of an earlier try may have ended long ago, and have the lower id."""
+    (batch,) = batches([Submission(Task("true", "a"), "run", 1, "ms-a", gen=2)])
+    for number, word in (("5", "CANCELLED"), ("9", "PENDING"), ("7", "CANCELLED")):
+        job = slurm.directory / "jobs" / number
+        job.mkdir()
+        for name, text in {"name": batch.name, "word": word, "submit": "1000", "pid": ""}.items():
+            (job / name).write_text(text)
+    assert look_up(remote, [batch], []).jobs == {batch.key: ["9", "5", "7"]}
+    slurm.order("purge")
+    assert look_up(remote, [batch], []).jobs == {batch.key: ["9", "5", "7"]}
+
+
+def test_what_an_earlier_shell_may_still_submit_stays_in_doubt(slurm, remote):
+    """So a cancel has to take its submit claim, and cannot just drop it."""
+
+    def pair(**more):
+        return [Submission(Task("true", name), "run", 1, f"ms-{name}-{len(more)}", **more) for name in ("a", "b")]
+
+    def stage(todo):
+        for batch in todo:
+            remote.ask(f"mkdir -p .matterstack/submissions/{batch.token}")
+        return {}
+
+    submitter = Submitter(remote, Waits(), stage)
+    slurm.order("ctld")
+    assert [type(one) for one in submitter.submit(pair())] == [SubmitInDoubt, SubmitHeld]
+    assert [type(one) for one in submitter.submit(pair(again=True))] == [SubmitInDoubt, SubmitInDoubt]
