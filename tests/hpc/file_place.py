@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from matterstack.core.workflow import file_name_problem
 from matterstack.errors import TransportError
 from matterstack.runtime.backends.hpc.remote import Remote
+from matterstack.runtime.transports.base import Reply
 from matterstack.runtime.transports.local import LocalTransport
 
 SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
@@ -58,8 +60,20 @@ class Place:
     def command(self, name: str, script: str) -> None:
         """Put a command before the real one; ``$real`` is the latter."""
         real = shutil.which(name, path=self._path) or ""
-        (self.bin / name).write_text(f"#!/bin/sh\nreal='{real}'\n{script}\n")
+        (self.bin / name).write_text(f"#!/bin/sh\nreal={quote(real)}\n{script}\n")
         (self.bin / name).chmod(0o755)
+
+    def hurry(self, slept: Path) -> None:
+        """Let `sleep` take a moment only, and leave a file for each time in a directory."""
+        slept.mkdir()
+        self.command(
+            "sleep", f'n=1; until mkdir {quote(str(slept))}/$n 2>/dev/null; do n=$((n + 1)); done; "$real" 0.05'
+        )
+
+    def wait(self, file: Path) -> str:
+        """Return the shell that waits until there is a file."""
+        real = shutil.which("sleep", path=self._path)
+        return f"i=0; until [ -e {quote(str(file))} ] || [ $i = 6000 ]; do {real} 0.01; i=$((i + 1)); done"
 
     def remote(self, transport: LocalTransport | None = None) -> Remote:
         return Remote(transport or LocalTransport(), str(self.root), 60)
@@ -117,6 +131,23 @@ class Meddling(LocalTransport):
             if self.met == 1:
                 self._meddle()
         return super().run(script, **more)
+
+
+class Heard(LocalTransport):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = b""
+
+    def run(self, script, *, sink=None, **more):
+        def hear(piece):
+            self.out += piece
+            if sink is not None:
+                sink(piece)
+
+        reply = super().run(script, sink=hear, **more)
+        return reply if sink is not None else Reply(reply.code, self.out, reply.stderr)
 
 
 class Counting(LocalTransport):

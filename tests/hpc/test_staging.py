@@ -10,7 +10,22 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from file_place import NAMES, SHELLS, Counting, Cut, Meddling, Place, apart, fill, mounted, names, resize, tree, unmount
+from file_place import (
+    NAMES,
+    SHELLS,
+    Counting,
+    Cut,
+    Heard,
+    Meddling,
+    Place,
+    apart,
+    fill,
+    mounted,
+    names,
+    resize,
+    tree,
+    unmount,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -366,7 +381,7 @@ def test_what_has_started_is_left_alone(place, tmp_path, claim):
     (started / ".matterstack/command").write_text("the task's")
     before = {p: p.stat().st_ino for p in started.rglob("*")}
     left = tree(started)
-    for path in (place.root / "run/b/1").iterdir():
+    for path in (place.root / "run/b/1").rglob("*"):
         if path.is_file():
             path.write_text("half")
     assert stage(place.remote(), inputs, {}) == {}
@@ -453,7 +468,7 @@ def test_a_place_that_cannot_be_written_is_told(place):
 
 
 @pytest.mark.parametrize("command", ["tar", "sha256sum", "tee", "cp", "mv", "chmod"])
-@pytest.mark.parametrize("end", ["echo 'tool: trouble' >&2; exit 1"])
+@pytest.mark.parametrize("end", ["echo 'tool: trouble' >&2; exit 1", "kill -9 $PPID"], ids=["fails", "killed"])
 def test_a_tool_that_fails_is_no_success(place, tmp_path, command, end):
     (tmp_path / "big").write_bytes(b"b" * (LARGE + 1))
     (tmp_path / "big").chmod(0o700)
@@ -486,3 +501,15 @@ def test_few_processes_are_started_whatever_the_number_of_files(place):
     assert stage(place.remote(), inputs, {}) == {}
     assert len(log.read_text().split()) < 60
     assert subprocess.run(["ls", place.root / "run/t99/1"], capture_output=True, check=True).stdout.count(b"\n") == 10
+
+
+@pytest.mark.parametrize("command", ["tee", "cp", "sha256sum"])
+def test_long_work_on_the_cluster_is_heard_of(place, tmp_path, command):
+    """Whoever hears nothing for two minutes gives up; copying and hashing may take hours."""
+    place.hurry(tmp_path / "slept")
+    place.command(command, f'{place.wait(tmp_path / "slept/3")}; exec "$real" "$@"')
+    heard = Heard()
+    inputs = [brings(f"run/{t}/1", {"same": "s", "big": "b" * (LARGE + 1)}) for t in ("a", "b")]
+    assert stage(place.remote(heard), inputs, {}) == {}
+    assert heard.out.count(b" alive\n") >= 2
+    assert content(place, "run/b/1/same") == "s"

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from matterstack.errors import TransportError
+from matterstack.runtime.backends.hpc.keepalive import STOP, keep_alive
 from matterstack.runtime.backends.hpc.receiving import Receiver, contained, is_inside, split
 from matterstack.runtime.backends.hpc.tar import DamagedTarError
 from matterstack.runtime.transports.base import Reply, Transport
@@ -50,9 +51,11 @@ if [ -z "{odd}" ]; then
 fi
 printf '\n' >&2
 names >/dev/null
-{{ names 2>/dev/null && printf '/dev/null\0'; }} | xargs -0 $hash >&2 &
+{{ names 2>/dev/null && printf '/dev/null\0'; }} | xargs -0 $hash >&2 & sums=$!
 names 2>/dev/null | tar -c -b 64 -f - --format=gnu --hard-dereference --no-recursion --null -T - 2>/dev/null
-wait; printf '\n%s end\n' {mark} >&2
+{alive}
+wait $sums; printf '\n%s end\n' {mark} >&2
+{stop}
 """
 # Records, each ended by NUL: the kind of a file and its name; E and a directory that could not be read; the end.
 _LIST: Final = r"""
@@ -221,9 +224,15 @@ def _receive(
     names = list(names)
     if not names:
         return set(), {}
-    odd = "1" if any(_ESCAPED.search(name) for name in names) else ""
     script = _SEND.format(
-        root=quote(root), no_root=_NO_ROOT, names="\n".join(_printed(names)), mark=mark, odd=odd, empty=_EMPTY
+        root=quote(root),
+        no_root=_NO_ROOT,
+        names="\n".join(_printed(names)),
+        mark=mark,
+        odd="1" if any(_ESCAPED.search(name) for name in names) else "",
+        empty=_EMPTY,
+        alive=keep_alive("printf '\\0'"),
+        stop=STOP,
     )
     try:
         try:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from matterstack.core.spec import Digests, FileDigest
 from matterstack.errors import BackendUnavailable, SpecError
 from matterstack.runtime import staging
+from matterstack.runtime.backends.hpc.keepalive import STOP, keep_alive
 from matterstack.runtime.backends.hpc.layout import META, STORE
 from matterstack.runtime.backends.hpc.remote import Part, Remote
 from matterstack.runtime.backends.hpc.staging_script import CONTENTS, UNPACK, UPSTREAM
@@ -108,7 +109,8 @@ def stage(remote: Remote, inputs: Sequence[Inputs], shared: Mapping[str, bytes])
     lines = [*(one.directory for one in going), ""]
     try:
         # In a shell of its own, which fails at any line and leaves the answer whole.
-        parts = remote.ask("\n".join(["(", *script, "say staged", ")"]), lines, payload=gathered(pieces))
+        whole = "\n".join([keep_alive("say alive"), "(", *script, "say staged", ")", STOP])
+        parts = remote.ask(whole, lines, payload=gathered(pieces))
     except _Changed as changed:
         hit = [one for one in going if changed.path in one.files.values()]
         problems |= {one.directory: _refusal(_changed(one, changed.path)) for one in hit}

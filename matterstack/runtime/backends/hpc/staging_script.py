@@ -41,7 +41,9 @@ sums() { for one do printf '%s  %s\n' "${one##*/}" "$one"; done | sha256sum -c -
 fresh() { sums "$@" || { echo "contents arrived damaged"; fail; }; }
 had() {
   bad=$(sums "$@") && return
-  printf '%s\n' "$bad" | while IFS=: read -r path _; do rm -f -- "$path"; done
+  printf '%s\n' "$bad" | while IFS=: read -r path _; do
+    case $path in .matterstack/store/*) rm -f -- "$path" ;; esac
+  done
   echo "contents in the store were damaged; they are sent again"; fail
 }
 shelve() { shelf=$1; shift; { [ -d "$shelf" ] || mkdir -p "$shelf"; } && mv -f -- "$@" "$shelf/" || fail; }
