@@ -75,6 +75,7 @@ class Faults:
         world.files.full = False
         world.slurm.refusals.clear()
         world.slurm.lost_answers = 0
+        world.slurm.crash_soon(0.0)
         for job in world.slurm.all:
             job.held = False
 
@@ -94,7 +95,8 @@ class Faults:
         self.world.slurm.silence("hung", self._long())
 
     def _slurmctld_crash(self) -> None:
-        self.world.slurm.crash(self.chance.uniform(1, 120))
+        crash = self.world.slurm.crash if self.chance.random() < 0.3 else self.world.slurm.crash_soon
+        crash(self.chance.uniform(1, 120))
 
     def _slurmdbd_down(self) -> None:
         accounting = self.world.slurm.accounting

@@ -85,6 +85,7 @@ class Slurm:
         self.silent = ""
         self._when_up: list[Callable[[], None]] = []
         self.refusals: list[str] = []  # words with which the next submissions are refused
+        self._crash_s = 0.0
         self.lost_answers = 0  # so many submissions are accepted and say that they timed out
         self.all: list[Job] = []
 
@@ -123,6 +124,15 @@ class Slurm:
             self.next = min(job.id for job in lost)
         for job in list(self.jobs.values()):
             self._turn_back(job, saved)
+
+    def crash_soon(self, down_s: float) -> None:
+        """Kill the controller some seconds after it next takes or starts a job: then it has most to forget."""
+        self._crash_s = down_s
+
+    def _tempt(self) -> None:
+        if self._crash_s:
+            down_s, self._crash_s = self._crash_s, 0.0
+            self.timeline.after(self.chance.uniform(0, SAVED_S), lambda: self.crash(down_s))
 
     def _forget(self, job: Job) -> None:
         """Lose an accepted job; its processes, if it has any, are ended or live on unseen."""
@@ -167,8 +177,10 @@ class Slurm:
         limit_s = ((int(limit[1]) * 24 + int(limit[2])) * 60 + int(limit[3])) * 60 if limit else None
         tokens = {line.split("\t")[0]: line.split("\t")[2] for line in self._map(base)}
         elements = [None] if not indices else list(indices_of(indices) or ())
-        whose = [tokens["-" if index is None else str(index)] for index in elements]
-        self.world.truth.submitting(base.rpartition("/")[2], whose, sent_at)
+        # A late shell may submit elements that a cancel has since taken out of the map: they start nothing.
+        known, submission = self.world.truth.elements, base.rpartition("/")[2]
+        whose = [tokens.get("-" if index is None else str(index)) or known[submission, index] for index in elements]
+        self.world.truth.submitting(submission, whose, sent_at)
         number = self._take_id(elements)
         for index, token in zip(elements, whose, strict=True):
             more = {"requeue": "requeue" in option, "limit_s": limit_s, "text": text}
@@ -180,6 +192,7 @@ class Slurm:
             self.of_base.setdefault(base, []).append(job)
             self.accounting.submitted(job)
             self._plan_start(job)
+        self._tempt()
         self.world.trace("slurm accepts", number, option["job-name"], indices)
         return str(number)
 
@@ -226,6 +239,7 @@ class Slurm:
             self._plan_start(job)
             return
         job.set(self.timeline.now, job.now._replace(word="RUNNING", reason="None", start=self.clock(), end=None))
+        self._tempt()
         self.accounting.started(job)
         job.run = Run(self.world, job)
         if job.limit_s is not None:

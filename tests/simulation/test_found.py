@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 from fake_slurm import FakeSlurm
 
 from matterstack import Task
-from matterstack.errors import SubmitHeld, SubmitInDoubt
+from matterstack.core.evidence import Absence
+from matterstack.errors import SubmitAbsentError, SubmitHeld, SubmitInDoubt
 from matterstack.runtime.backends.base import Submission
+from matterstack.runtime.backends.hpc import monitoring
 from matterstack.runtime.backends.hpc.batch import batches
 from matterstack.runtime.backends.hpc.look_up import look_up
 from matterstack.runtime.backends.hpc.monitoring import Identity, Monitor
@@ -107,3 +112,29 @@ def test_what_an_earlier_shell_may_still_submit_stays_in_doubt(slurm, remote):
     slurm.order("ctld")
     assert [type(one) for one in submitter.submit(pair())] == [SubmitInDoubt, SubmitHeld]
     assert [type(one) for one in submitter.submit(pair(again=True))] == [SubmitInDoubt, SubmitInDoubt]
+
+
+def test_a_process_that_was_stopped_takes_an_old_answer_for_an_old_one(tmp_path, remote, monkeypatch):
+    """SIGSTOP after the answer, and SIGCONT ten minutes later: nobody has seen ten minutes of absence."""
+    (tmp_path / "workspace/run/a/1/.matterstack").mkdir(parents=True)
+    monitor = Monitor(remote, Waits(), requeue=False)
+    monitor.know("12@run/a/1", identity("a"))
+    clock = SimpleNamespace(monotonic=lambda: clock.now, time=time.time, now=1000.0)
+    monkeypatch.setattr(monitoring, "time", clock)
+    ask = remote.ask
+
+    def stopped(script, lines=()):
+        parts = ask(script, lines)
+        clock.now += 650.0
+        return parts
+
+    monkeypatch.setattr(remote, "ask", stopped)
+    assert monitor.poll(["12@run/a/1"])["12@run/a/1"].absent is Absence.BRIEF
+
+
+def test_a_cancelled_submission_leaves_its_mark_for_jobs_that_come_too_late(tmp_path, slurm, remote):
+    (tmp_path / "workspace/run/a/1/.matterstack").mkdir(parents=True)
+    submitter = Submitter(remote, Waits(), lambda _: {})
+    (answer,) = submitter.submit([Submission(Task("true", "a"), "run", 1, "ms-a", cancelled=True)])
+    assert isinstance(answer, SubmitAbsentError)
+    assert (tmp_path / "workspace/run/a/1/.matterstack/cancel").exists()

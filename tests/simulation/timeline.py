@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 
+STEPS_MAX = 1_000_000
 EPOCH = 1_700_000_000.0  # of the virtual clock
 
 
@@ -41,6 +42,8 @@ class Timeline:
             raise Violation(self.violation)
         if not self._heap:
             raise Stuck("nothing is left to happen")
+        if self.steps > STEPS_MAX:
+            raise Stuck(f"{STEPS_MAX} steps, and no end")
         at, _, call = heappop(self._heap)
         self.now = max(self.now, at)
         self.steps += 1

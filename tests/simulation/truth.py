@@ -27,6 +27,7 @@ class Truth:
         self.world, self.timeline, self.run = world, world.timeline, world.run_id
         self.attempts: dict[str, Attempt] = {}
         self.requested: set[tuple[str, str]] = set()  # (submission, attempt), both tokens, durable
+        self.elements: dict[tuple[str, int | None], str] = {}  # attempts by submission and index
         self.task_of: dict[str, str] = {}
         self.starts: dict[str, list[tuple[str, int]]] = {}
         self.claims: dict[str, float] = {}
@@ -69,7 +70,7 @@ class Truth:
         restarts = [count for _, count in starts]
         if len(starts) > 1 and not (allowed and restarts == sorted(set(restarts))):
             self.violate(f"attempt {token} of {self.task_of.get(token)} was started {len(starts)} times: {starts}")
-        if token in self.final:
+        if token in self.final and not restart:  # a controller may forget an end and start again what may start again
             self.violate(f"attempt {token} of {self.task_of[token]} was recorded as {self.final[token]}, and it starts")
 
     def submitting(self, submission: str, tokens: Sequence[str], sent_at: float) -> None:
@@ -117,6 +118,7 @@ class Truth:
             case ev.SubmitRequested():
                 self.task_of[event.token] = task
                 self.requested.add((event.array or event.token, event.token))
+                self.elements[event.array or event.token, event.index] = event.token
             case ev.TaskCompleted():
                 self.final[before.token] = "COMPLETED"
                 if 0 not in [code for code, _ in self.exits.get(before.token, ())]:

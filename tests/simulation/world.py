@@ -34,7 +34,7 @@ from simulation.slurm import MAX_ID, Slurm
 from simulation.timeline import EPOCH, Timeline, Violation
 from simulation.truth import Truth
 
-TASKS = 20
+TASKS = 30
 FAULTS_S = 7200.0  # for so long, at most, things go wrong
 REST_S = 86400.0  # until then everything has to be settled
 _DEEP = 4

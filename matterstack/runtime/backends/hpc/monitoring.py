@@ -124,6 +124,7 @@ class Monitor:
         watched = {job_id: found for job_id in job_ids if (found := self._watch(job_id)) is not None}
         if not watched:
             return {}
+        asked_at = time.monotonic()
         try:
             clock = self._ask(list(watched.values()))
             left = [one for one in watched.values() if _unexplained(one)]
@@ -133,7 +134,7 @@ class Monitor:
             for one in watched.values():
                 one.absent_since = None
             raise
-        return {job_id: self._evidence(one, clock) for job_id, one in watched.items()}
+        return {job_id: self._evidence(one, clock, asked_at) for job_id, one in watched.items()}
 
     def live(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return, by job id, Slurm's own id of those of the jobs that the queue shows as waiting or running.
@@ -196,7 +197,7 @@ class Monitor:
 
     # ---- evidence -----------------------------------------------------------------------------------
 
-    def _evidence(self, one: Watched, clock: float) -> SlurmEvidence:
+    def _evidence(self, one: Watched, clock: float, asked_at: float) -> SlurmEvidence:
         row, accounting, end = one.row, one.accounting, one.exit
         claim = one.claim
         started = end.started_at if end else claim.started_at if claim else None
@@ -219,7 +220,7 @@ class Monitor:
             cancel_requested=one.cancel_requested,
             directory_gone=one.gone,
             second_start=one.second_start,
-            absent=self._absence(one),
+            absent=self._absence(one, asked_at),
             requeue=self._requeue,
             started_at=started,
             ended_at=end.ended_at if end else accounting.end if accounting else None,
@@ -227,12 +228,12 @@ class Monitor:
             note=one.note,
         )
 
-    def _absence(self, one: Watched) -> Absence:
+    def _absence(self, one: Watched, asked_at: float) -> Absence:
         if one.absent_since is None:
             return Absence.NO
-        now, waits = time.monotonic(), self._waits
-        absent_s = now - one.absent_since
-        if min(absent_s, now - one.silent_at) >= waits.absence_s:
+        # Up to the question, not up to now: a process that was stopped since has an answer as old as that.
+        waits, absent_s = self._waits, max(asked_at - one.absent_since, 0.0)
+        if min(absent_s, max(asked_at - one.silent_at, 0.0)) >= waits.absence_s:
             return Absence.LONG
         if absent_s >= waits.infrastructure_s:
             return Absence.SETTLED

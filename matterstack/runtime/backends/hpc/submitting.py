@@ -18,7 +18,8 @@ from matterstack.errors import (
     SubmitRefusedError,
 )
 from matterstack.runtime.backends.base import Submission
-from matterstack.runtime.backends.hpc.batch import Batch, batches
+from matterstack.runtime.backends.hpc.batch import Batch, batches, place
+from matterstack.runtime.backends.hpc.layout import META
 from matterstack.runtime.backends.hpc.look_up import Found, look_up
 from matterstack.runtime.backends.hpc.remote import Part, Remote
 from matterstack.runtime.backends.hpc.replies import Accepted, Doubt, Held, Refused, read_reply
@@ -115,13 +116,14 @@ class Submitter:
             [batch for batch, _ in doubts],
             fences=[f"{b.token}/fence.{b.gen}.{t.number}" for b, t in doubts if b.key in late],
         )
+        looked_at = time.monotonic()
         absent: set[str] = set()
         for batch, tried in doubts:
             there = found.jobs.get(batch.key)
             if there is not None:
                 self._adopt(batch, tried, there, answers)
                 continue
-            fenced_at = self._fenced.setdefault((batch.key, tried.number), now) if batch.key in late else now
+            fenced_at = self._fenced.setdefault((batch.key, tried.number), looked_at) if batch.key in late else now
             if found.answered and batch.key in late and now - fenced_at >= self._waits.again_s:
                 self._settled[batch.key] = tried.number
                 absent.add(batch.key)
@@ -165,7 +167,8 @@ class Submitter:
             left = tuple(member for member in batch.wanted if member.token not in problems)
             if left:
                 ready.append(Batch(batch.token, batch.gen, batch.name, left))
-        tried = self._try("submit", ready) if ready else {}
+        dropped = [member for batch in going for member in batch.members if member.cancelled]
+        tried = self._try("submit", ready, dropped) if ready else {}
         held = ""
         for batch in ready:
             held = self._answer(batch, tried[batch.key], held, answers) or held
@@ -202,21 +205,26 @@ class Submitter:
 
     def _withdraw(self, unwanted: Sequence[Batch], answers: dict[str, Answer]) -> None:
         """Take the submit claim of cancelled submissions, so that no late shell can submit them."""
-        for key, tried in self._try("withdraw", unwanted).items():
+        dropped = [member for batch in unwanted for member in batch.members]
+        for key, tried in self._try("withdraw", unwanted, dropped).items():
             batch = next(one for one in unwanted if one.key == key)
             if tried.what == "withdrawn":
                 self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
             else:
                 self._all(batch, SubmitInDoubt("another command has submitted it", again_s=_AGAIN_MIN_S), answers)
 
-    def _try(self, mode: str, todo: Sequence[Batch]) -> dict[str, Tried]:
-        """Return by key what stands of each batch, after one try where ``mode`` says so."""
+    def _try(self, mode: str, todo: Sequence[Batch], cancelled: Iterable[Submission] = ()) -> dict[str, Tried]:
+        """Return by key what stands of each batch, after one try where ``mode`` says so.
+
+        A job that a shell submits too late, minutes after its look at the fence, starts nothing of those cancelled.
+        """
+        marks = [f"[ ! -d {at}/{META} ] || true >{at}/{META}/cancel" for at in map(place, cancelled)]
         calls = [
             f"try_one {mode} {batch.token} {batch.gen} {self._settled.get(batch.key, 0)} {batch.indices}".rstrip()
             for batch in todo
         ]
         gens = {batch.token: batch.key for batch in todo}
-        parts = self._remote.ask("\n".join([FUNCTIONS, *calls]))
+        parts = self._remote.ask("\n".join([FUNCTIONS, *marks, *calls]))
         return {gens[token]: tried for token, tried in _tried(parts)}
 
     # ---- answers ------------------------------------------------------------------------------------
