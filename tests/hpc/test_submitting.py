@@ -221,6 +221,30 @@ def test_a_late_shell_finds_the_fence_and_does_not_submit(slurm, submitter, tmp_
     assert (place / "receipt.1.2").exists()
 
 
+def test_absence_is_looked_at_again_when_the_cluster_could_not_be_reached_since(slurm, submitter, tmp_path):
+    """A shell that is past its fence may submit in the meantime."""
+
+    class Late(LocalTransport):
+        cuts = 2
+
+        def run(self, script, **more):
+            if "try_one submit" in script and Late.cuts:
+                Late.cuts -= 1
+                if Late.cuts == 0:
+                    hidden.rename(slurm.directory / "jobs/1")
+                    raise TransportError("host", "cut", started=False)
+            return super().run(script, **more)
+
+    one = submitter(Late(), settle_s=0.0)
+    slurm.order("lose")
+    one.submit([lone()])
+    hidden = slurm.jobs()[0].rename(tmp_path / "hidden")
+    with pytest.raises(TransportError):
+        settled(one, lone(again=True))
+    assert settled(one, lone(again=True)) == "1@run/a/1"
+    assert slurm.calls("sbatch") == 1
+
+
 def test_of_two_jobs_the_first_is_taken_and_the_other_ended(slurm, submitter):
     slurm.order("lose")
     submitter().submit([lone()])

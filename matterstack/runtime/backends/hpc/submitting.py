@@ -63,6 +63,8 @@ class Submitter:
     def __init__(self, remote: Remote, waits: Waits, stage: Stage) -> None:
         self._remote, self._waits, self._stage = remote, waits, stage
         self._settled: dict[str, int] = {}  # by batch: its tries up to this one are known not to have submitted it
+        # The same by what was not found just now: no longer true for the next call, a late shell may have come between.
+        self._absent: dict[str, int] = {}
         self._fenced: dict[tuple[str, int], float] = {}  # when a try was fenced, by the monotonic clock
 
     def submit(self, submissions: Sequence[Submission]) -> list[Answer]:
@@ -72,6 +74,7 @@ class Submitter:
             BackendUnavailable: The cluster could not be asked; what came of the submissions is to be looked up.
         """
         answers: dict[str, Answer] = {}
+        self._absent.clear()
         todo = batches(submissions)
         known = [batch for batch in todo if batch.again]
         if known:
@@ -125,7 +128,7 @@ class Submitter:
                 continue
             fenced_at = self._fenced.setdefault((batch.key, tried.number), looked_at) if batch.key in late else now
             if found.answered and batch.key in late and now - fenced_at >= self._waits.again_s:
-                self._settled[batch.key] = tried.number
+                self._absent[batch.key] = tried.number
                 absent.add(batch.key)
                 continue
             if not found.answered:
@@ -219,8 +222,9 @@ class Submitter:
         A job that a shell submits too late, minutes after its look at the fence, starts nothing of those cancelled.
         """
         marks = [f"[ ! -d {at}/{META} ] || true >{at}/{META}/cancel" for at in map(place, cancelled)]
+        after = self._settled | self._absent
         calls = [
-            f"try_one {mode} {batch.token} {batch.gen} {self._settled.get(batch.key, 0)} {batch.indices}".rstrip()
+            f"try_one {mode} {batch.token} {batch.gen} {after.get(batch.key, 0)} {batch.indices}".rstrip()
             for batch in todo
         ]
         gens = {batch.token: batch.key for batch in todo}
