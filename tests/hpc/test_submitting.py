@@ -45,11 +45,13 @@ def slurm(tmp_path, monkeypatch):
 def submitter(tmp_path):
     """Makes submitters, each as another controller would."""
 
-    def make(transport=None, **waits):
+    def make(transport=None, staged=None, **waits):
         root = tmp_path / "workspace"
 
         def stage(todo):
             for batch in todo:
+                if staged is not None:
+                    staged.append(batch.name)
                 place = root / ".matterstack/submissions" / batch.token
                 place.mkdir(parents=True, exist_ok=True)
                 (place / "job.sh").write_text(f"#!/bin/sh\n#SBATCH --job-name={batch.name}\nexit 0\n")
@@ -280,6 +282,19 @@ def test_a_limit_holds_and_is_tried_again(slurm, submitter):
     assert slurm.calls("sbatch") == 1
     slurm.mend("refuse")
     assert one.submit([lone("x"), lone("y")]) == ["1@run/x/1", "2@run/y/1"]
+
+
+def test_what_a_limit_holds_is_staged_once(slurm, submitter):
+    """Thousands may wait behind a limit, and are tried every minute."""
+    staged: list[str] = []
+    one = submitter(staged=staged)
+    slurm.order("refuse", LIMIT)
+    for again in (False, True, True):
+        one.submit([lone("x", again=again), lone("y", again=again)])
+    assert staged == ["x.ms-x", "y.ms-y"]
+    slurm.mend("refuse")
+    assert one.submit([lone("x", again=True), lone("y", again=True)]) == ["1@run/x/1", "2@run/y/1"]
+    assert staged == ["x.ms-x", "y.ms-y"]
 
 
 def test_a_new_controller_tries_again_what_a_limit_held(slurm, submitter):

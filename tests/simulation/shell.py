@@ -136,7 +136,7 @@ class Shell:
                 pass
             case "try_one":
                 self.kind = "try"
-                yield from self._try_one(*shlex.split(line)[1:])
+                yield from self._try_one(*line.split()[1:])
             case "true":
                 yield from self._fence(line)
             case "kill" | "{" if "ms_alive" in line:  # signs of life beside a slow command, which change nothing

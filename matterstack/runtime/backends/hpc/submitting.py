@@ -65,6 +65,7 @@ class Submitter:
         self._settled: dict[str, int] = {}  # by batch: its tries up to this one are known not to have submitted it
         # The same by what was not found just now: no longer true for the next call, a late shell may have come between.
         self._absent: dict[str, int] = {}
+        self._staged: dict[str, list[str]] = {}  # by batch: the attempts that lie ready, of one that waits to be tried again
         self._fenced: dict[tuple[str, int], float] = {}  # when a try was fenced, by the monotonic clock
 
     def submit(self, submissions: Sequence[Submission]) -> list[Answer]:
@@ -159,7 +160,7 @@ class Submitter:
         going = [batch for batch in todo if batch.wanted]
         if len(going) < len(todo):
             self._withdraw([batch for batch in todo if not batch.wanted], answers)
-        problems = self._stage(going)
+        problems = self._stage([batch for batch in going if self._staged.pop(batch.key, None) != _tokens(batch)])
         ready: list[Batch] = []
         for batch in going:
             for member in batch.members:
@@ -181,6 +182,7 @@ class Submitter:
         # A shell of an earlier try that lives on may still submit what this one did not get to.
         kept = SubmitInDoubt if batch.again else SubmitHeld
         if tried.what == "left":
+            self._staged[batch.key] = _tokens(batch)
             words = held or "sbatch gave no clear answer for another job"
             self._all(batch, kept(words, again_s=self._waits.held_s if held else _LEFT_S), answers)
             return ""
@@ -199,6 +201,7 @@ class Submitter:
                 self._all(batch, SubmitRefusedError(f"sbatch: {reply.words}"), answers)
             case Held():
                 self._settled[batch.key] = tried.number
+                self._staged[batch.key] = _tokens(batch)
                 self._all(batch, SubmitHeld(f"sbatch: {reply.words}", again_s=self._waits.held_s), answers)
                 return f"sbatch: {reply.words}"
             case Doubt():
@@ -267,6 +270,10 @@ def _tried(parts: Iterable[Part]) -> Iterable[tuple[str, Tried]]:
                 yield token, Tried("withdrawn", int(number))
             case [("none" | "left" | "full" | "fenced") as what, token]:
                 yield token, Tried(what)
+
+
+def _tokens(batch: Batch) -> list[str]:
+    return [member.token for member in batch.wanted]
 
 
 def _code(word: str) -> int | None:
