@@ -149,23 +149,30 @@ def _container(task: Task, options: SlurmOptions) -> str:
 
 
 def attempt_files(submission: Submission) -> dict[str, bytes]:
-    """Return what an attempt brings to its own directory: its command, and its environment as arguments of env.
+    """Return what an attempt brings to its own directory: its command and environment as a piece of shell.
 
-    ``ms_given``: how the command is given to ``/bin/sh``. It is set last, so that a file that was cut is noticed.
+    Names of the user become arguments of env: a shell has meanings of its own for some. ``ms_given``: how the command
+    is given to ``/bin/sh``. It is set last, so that a file that was cut is noticed.
     """
     task = submission.task
-    names = {
+    ours = {
         "MATTERSTACK_RUN": submission.run,
         "MATTERSTACK_TASK": task.task_id,
         "MATTERSTACK_ATTEMPT": str(submission.attempt),
         "MATTERSTACK_CORES": str(task.cores),
-        **task.env,
     }
-    words = " ".join(quote(f"{name}={value}") for name, value in names.items())
+    lines = [f"export {_assigned(ours)}", f"set -- {_assigned(task.env)}".rstrip()]
+    if task.secrets:
+        lines.append("ms_secrets=1")
     command = task.command.encode()
-    given = "argument" if len(command) <= _ARGUMENT_MAX else "file"
-    secrets = "ms_secrets=1\n" if task.secrets else ""
-    return {"command": command, "env": f"set -- {words}\n{secrets}ms_given={given}\n".encode()}
+    if len(command) > _ARGUMENT_MAX:
+        return {"command": command, "env": "\n".join([*lines, "ms_given=file\n"]).encode()}
+    lines.append(f"ms_command={quote(task.command)}")
+    return {"env": "\n".join([*lines, "ms_given=argument\n"]).encode()}
+
+
+def _assigned(names: Mapping[str, str]) -> str:
+    return " ".join(quote(f"{name}={value}") for name, value in names.items())
 
 
 def secrets_file(task: Task, environ: Mapping[str, str]) -> bytes:

@@ -40,8 +40,12 @@ ms_job=${{ms_job:-$SLURM_JOB_ID}}
 ms_restart=${{SLURM_RESTART_COUNT:-0}}
 ms_node=${{SLURMD_NODENAME:-$(uname -n)}}
 ms_began=$(date +%s.%N)
-ms_r=.matterstack
-ms_refuse() {{ printf '%s %s\\n' "$ms_job" "$ms_restart" >>"$ms_r/refused"; exit 75; }}
+ms_r=.matterstack ms_try=
+ms_refuse() {{
+  [ -z "$ms_try" ] || rm -f "$ms_try"
+  printf '%s %s\\n' "$ms_job" "$ms_restart" >>"$ms_r/refused"
+  exit 75
+}}
 ms_claim=$ms_r/claim
 for ms_i in "$ms_r"/claim*; do
   [ -f "$ms_i" ] || continue
@@ -50,14 +54,15 @@ for ms_i in "$ms_r"/claim*; do
   ms_claim=$ms_r/claim.$ms_restart
 done
 ms_try=$ms_r/try.$ms_job.$ms_restart.$ms_node.$$
-printf 'ms1 %s %s %s %s %s %s .\\n' "$ms_token" "$ms_job" "$ms_restart" "$ms_began" "$ms_node" "$$" >"$ms_try" ||
+ms_line="ms1 $ms_token $ms_job $ms_restart $ms_began $ms_node $$ ."
+printf '%s\\n' "$ms_line" >"$ms_try" ||
   {{ rm -f "$ms_try"; echo "matterstack: the claim could not be written; the command was not started" >&2; exit 73; }}
 sync -d "$ms_try" 2>/dev/null
-# On a network file system ln may have worked and say that it has not; the number of links does not lie.
+# On a network file system ln may have worked and say that it has not; what the claim says does not lie.
 ln "$ms_try" "$ms_claim" 2>/dev/null
-ms_links=$(stat -c %h "$ms_try")
-rm -f "$ms_try"
-[ "$ms_links" = 2 ] || ms_refuse
+ms_x=
+{{ read -r ms_x <"$ms_claim"; }} 2>/dev/null
+[ "$ms_x" = "$ms_line" ] || ms_refuse
 ms_pwd=$PWD ms_m=$PWD/.matterstack
 [ "$ms_restart" = 0 ] || rm -f "$ms_m/exit" "$ms_m/begun" "$ms_m/limit-near"
 [ -z "$ms_near" ] || ms_warned
@@ -84,11 +89,11 @@ ms_end() {{
 }}
 ms_set_up() {{
 trap - TERM USR1
-ms_command=$(cat "$ms_m/command" && echo .) && [ "$ms_command" != . ] || exit 74
 export HOME="${{HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}}" USER="${{USER:-$(id -un)}}"
 export PATH="${{PATH:-/usr/local/bin:/usr/bin:/bin}}" SLURM_EXPORT_ENV=ALL
-# /etc/profile may set PATH anew, and Slurm itself be found by the login's only.
-ms_path=$PATH
+# /etc/profile may set PATH anew, and Slurm itself be found by the login's only. With a prompt, which dash has even in a
+# script, it would do what is for people.
+ms_path=$PATH PS1=
 [ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1
 case $PATH in "$ms_path" | "$ms_path":* | *:"$ms_path") ;; *) PATH=$PATH:$ms_path ;; esac
 """
@@ -107,22 +112,22 @@ esac
 
 # {container} is empty or a command with a blank behind it. The last act of the set-up is to say that it is over.
 RUN: Final = """
-set +eufCvx
+set +aeufCvx
 cd "$ms_pwd" || exit 74
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{cores}}}"
-ms_given= ms_secrets=
+ms_given= ms_secrets= ms_command=
 . "$ms_m/env"
-case $ms_given in argument | file) ;; *) exit 74 ;; esac
+case $ms_given in argument) ;; file) [ -s "$ms_m/command" ] || exit 74 ;; *) exit 74 ;; esac
 if [ -n "$ms_secrets" ]; then
   . "$ms_m/secrets" && command rm -f "$ms_m/secrets" || exit 74
   [ ! -e "$ms_m/secrets" ] || exit 74
 fi
-ms_command=${{ms_command%.}}
 # Slurm may lose a scancel that meets the start of a job; the mark was there before it was called.
 [ -z "$ms_term" ] && [ ! -e "$ms_m/cancel" ] || exit 143
 true >"$ms_m/begun" || exit 73
-if [ "$ms_given" = file ]; then exec env "$@" {container}/bin/sh ./.matterstack/command; fi
-exec env "$@" {container}/bin/sh -c "$ms_command"
+if [ "$#" != 0 ]; then set -- env "$@"; fi
+if [ "$ms_given" = file ]; then exec "$@" {container}/bin/sh ./.matterstack/command; fi
+exec "$@" {container}/bin/sh -c "$ms_command"
 }}
 """
 
