@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import signal
@@ -14,7 +15,8 @@ from typing import IO
 from matterstack.errors import TransportError
 from matterstack.runtime.transports.base import COMMAND_S, Reply, Transport, framed
 
-_PIECE = 1 << 16
+_PIECE = 1 << 18
+_PIPE = 1 << 20
 
 
 class LocalTransport(Transport):
@@ -64,6 +66,7 @@ def run_process(
         raise TransportError(name, f"{command[0]}: {error.strerror}", started=False) from error
     out: list[bytes] = []
     err: list[bytes] = []
+    _widen(process.stdout)
     with process:
         try:
             _pump(process, iter(source), sink or out.append, err.append, timeout_s)
@@ -75,6 +78,13 @@ def run_process(
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let the pipe hold more, where that can be said: whoever writes and whoever reads then wait less for each other."""
+    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):  # more than the user's share
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 class _Silence(Exception):
