@@ -20,7 +20,9 @@ USER = getpwuid(os.getuid()).pw_name
 HOST = "127.0.0.1"
 DEADLINE_S = 90.0
 
+# SHLVL keeps bash from reading ~/.bashrc of whoever runs the tests.
 SETTINGS = """
+    SetEnv SHLVL=1
     HostKey {keys}/host
     AuthorizedKeysFile {directory}/authorized_keys
     StrictModes no

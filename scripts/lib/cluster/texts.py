@@ -71,6 +71,8 @@ grant all on slurm.* to 'slurm'@'%';
 grant all on slurm.* to 'slurm'@'localhost';
 """
 
+# By SHLVL bash takes itself for no login's first shell and reads no ~/.bashrc: what the machine's root has there is
+# slow, and a session killed in the middle of it may leave locks that hold up all others.
 SSHD = """\
 Port {ssh}
 ListenAddress 127.0.0.1
@@ -83,6 +85,6 @@ KbdInteractiveAuthentication no
 PidFile {home}/sshd.pid
 MaxSessions 100
 MaxStartups 100
-SetEnv SLURM_CONF={home}/slurm.conf {mark}={home} "PATH={home}/bin:{path}"
+SetEnv SHLVL=1 SLURM_CONF={home}/slurm.conf {mark}={home} "PATH={home}/bin:{path}"
 Subsystem sftp internal-sftp
 """
