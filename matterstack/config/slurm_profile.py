@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from matterstack.config.checked import checked, kind_of, wrong
 from matterstack.errors import ConfigError
 from matterstack.runtime.backends.hpc.backend import SlurmBackend
-from matterstack.runtime.backends.hpc.options import SlurmOptions
+from matterstack.runtime.backends.hpc.options import SlurmOptions, root_problem
 from matterstack.runtime.backends.hpc.waits import Waits
 from matterstack.runtime.transports.ssh_config import SSHConfig
 
@@ -89,10 +89,8 @@ def open_slurm(resolved: Mapping[str, Any]) -> SlurmBackend:
 
 
 def _root_problem(root: str) -> str | None:
-    if not root.isprintable():
-        return "must have no control characters"
     if root.startswith("/"):
-        return "must have no '..'" if ".." in root.split("/") else None
+        return "must have no '..'" if ".." in root.split("/") else root_problem(root)
     why = "what it starts from there is not known here"
     if root.startswith("~") or "$" in root:
         why = "neither ~ nor variables are looked up on the cluster, where they mean something else than here"

@@ -97,7 +97,8 @@ class SlurmEvidence(Struct, frozen=True):
     ``accounting_signal`` of the same row; ``by_user``: it names somebody who cancelled the job.
     ``accounting_answered``: False where it is off or silent.
     ``claimed``: the run claim of this attempt was taken. ``exit_code``: of the exit record that is ours, None
-    without one; ``setup_failed``: that record says that the command never began.
+    without one; ``setup_failed``: that record says that the command never began, and that this was nobody's wish.
+    ``never_began``: the record is there, and the mark that the job makes as the command begins is not.
     ``limit_near``: Slurm's warning came; ``limit_reached``: it ran, or could have run, into its time limit.
     ``cancel_requested``: we were asked to end it. ``directory_gone``: the attempt's directory is not there.
     ``requeue``: Slurm may start it again. ``started_at``: of the claim (never a guess: from it follows whether the
@@ -128,6 +129,7 @@ class SlurmEvidence(Struct, frozen=True):
     note: str = ""
     second_start: bool = False
     fell_at_start: bool = False
+    never_began: bool = False
 
 
 Evidence = JobStatus | LocalEvidence | SlurmEvidence

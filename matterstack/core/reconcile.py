@@ -85,7 +85,7 @@ _CLAIM_TAKEN: Final = 75
 _NOT_SET_UP: Final = 53
 _OUT_OF_MEMORY: Final = 125
 # Words after which the same id may be back in the queue, or, in a federation, in that of another cluster.
-_MAY_COME_BACK: Final = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"})
+MAY_COME_BACK: Final = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"})
 
 
 class _Case(Struct, frozen=True):
@@ -105,7 +105,12 @@ class _Case(Struct, frozen=True):
 
     @property
     def may_come_back(self) -> bool:
-        return self.word in _MAY_COME_BACK and not self.since(Absence.SETTLED)
+        return self.word in MAY_COME_BACK and not self.since(Absence.SETTLED)
+
+    @property
+    def called_off(self) -> bool:
+        """Whether the job's script heeded a cancel in place of beginning the command."""
+        return self.bad and self.e.never_began and self.e.cancel_requested
 
     @property
     def at_limit(self) -> bool:
@@ -166,6 +171,9 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
      "the command had finished when Slurm ended the job as {word}"),
     (lambda c: c.bad and c.may_come_back,             AS_BEFORE,     None,
      "{word}, but it might come back"),
+    (lambda c: c.called_off
+               and c.word in ("COMPLETED", "FAILED"), FAILED,        Reason.CANCELLED,
+     "cancelled before the command began"),
     (lambda c: c.bad and c.word in ("COMPLETED", "FAILED"), FAILED,  Reason.EXIT_CODE,      ""),
     (lambda c: c.bad and c.word != "",                FAILED,        BY_WORD,               ""),
     (lambda c: c.bad and c.word_to_come
@@ -269,7 +277,7 @@ def slurm_status(evidence: SlurmEvidence, job_id: str = "") -> JobStatus:
         signal,
         word=case.word or evidence.queue or evidence.accounting,
         detail="; ".join(part for part in (words, why, evidence.note) if part),
-        started_at=None if evidence.setup_failed else evidence.started_at,
+        started_at=None if evidence.setup_failed or evidence.never_began else evidence.started_at,
         ended_at=evidence.ended_at if state in (COMPLETED, FAILED) else None,
         node=evidence.node,
     )

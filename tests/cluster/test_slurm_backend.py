@@ -199,6 +199,21 @@ def test_secrets_reach_the_task_and_stay_nowhere(cluster, root, tmp_path, monkey
             assert b"s3cr3t" not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("by", ["us", "an operator"])
+def test_secrets_of_a_job_that_is_cancelled_while_it_waits_go_with_it(cluster, root, tmp_path, monkeypatch, by):
+    monkeypatch.setenv("MY_TOKEN", "s3cr3t")
+    backend = backend_of(cluster, root, tmp_path, slurm={"begin": "now+1hour"})
+    job_id = backend.submit(Task("true", "a", secrets=["MY_TOKEN"]))
+    (secrets,) = root.rglob("secrets")
+    if by == "us":
+        backend.cancel_many([job_id])
+        assert ended(backend, job_id).reason == "CANCELLED"
+    else:
+        cluster.run(["scancel", job_id.partition("@")[0]])
+    eventually(lambda: backend.poll(job_id) and not secrets.exists(), "the end of the secrets", within_s=20)
+    backend.close()
+
+
 def test_two_backends_of_a_run_are_the_same_place_for_both(cluster, root, tmp_path):
     local = LocalBackend(tmp_path / "local")
     backend = backend_of(cluster, root, tmp_path)

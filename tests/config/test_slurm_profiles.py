@@ -242,7 +242,9 @@ def test_a_mistake_is_told_with_file_line_and_key(here, lines, line, words):
         ("$SCRATCH/runs", "neither ~ nor variables are looked up on the cluster"),
         ("''", "must be an absolute path on the cluster"),
         ("/scratch/../etc", "must have no '..'"),
-        ('"/scratch/a\\nb"', "must have no control characters"),
+        ('"/scratch/a\\nb"', "must have no line breaks or control characters"),
+        ("/scratch/100%", "must have no '%', unlike '/scratch/100%': Slurm reads it as part of a pattern"),
+        (r"/scratch/a\\b", "no job could start; name a directory without it"),
         ("[/scratch]", "expected text, got a list"),
     ],
 )

@@ -143,6 +143,19 @@ def test_every_word_of_an_end_but_completed_has_a_reason():
         ),
         ({"exit_code": 143, "absent": BRIEF, "claimed": True, "limit_near": True}, (FAILED, "EXIT_CODE")),
         ({"exit_code": 1, "setup_failed": True, "queue": "FAILED"}, (FAILED, "SUBMIT_REFUSED")),
+        # a cancel that Slurm lost and the job's script heeded; what began keeps its own code
+        ({"queue": "FAILED", "exit_code": 143, "cancel_requested": True, "never_began": True}, (FAILED, "CANCELLED")),
+        ({"queue": "FAILED", "exit_code": 143, "cancel_requested": True}, (FAILED, "EXIT_CODE")),
+        ({"queue": "FAILED", "exit_code": 5, "cancel_requested": True}, (FAILED, "EXIT_CODE")),
+        ({"queue": "FAILED", "exit_code": 143, "never_began": True}, (FAILED, "EXIT_CODE")),
+        (
+            {"queue": "TIMEOUT", "exit_code": 143, "cancel_requested": True, "never_began": True, "claimed": True},
+            (FAILED, "TIMEOUT"),
+        ),
+        (
+            {"queue": "NODE_FAIL", "exit_code": 143, "cancel_requested": True, "never_began": True, "absent": GRACE},
+            AS_BEFORE,
+        ),
         # no record, and Slurm's word
         ({"queue": "COMPLETED", "claimed": True, "absent": BRIEF}, AS_BEFORE),
         ({"queue": "COMPLETED", "claimed": True, "absent": GRACE}, (FAILED, "LOST")),
@@ -236,7 +249,11 @@ def test_every_row_of_the_table_decides_somewhere():
                 )
             )
             deciding.add(next(i for i, row in enumerate(SLURM_TABLE) if row[0](case)))
-    for more in ({"queue": "CANCELLED", "accounting": "", "accounting_answered": True}, {"fell_at_start": True}):
+    for more in (
+        {"queue": "CANCELLED", "accounting": "", "accounting_answered": True},
+        {"fell_at_start": True},
+        {"accounting": "FAILED", "exit_code": 143, "never_began": True, "cancel_requested": True},
+    ):
         case = _case(SlurmEvidence(**{"accounting": "CANCELLED", "claimed": True, "absent": BRIEF, **more}))
         deciding.add(next(i for i, row in enumerate(SLURM_TABLE) if row[0](case)))
     assert deciding == set(range(len(SLURM_TABLE)))
@@ -388,6 +405,14 @@ def test_a_command_that_never_began_is_not_recorded_as_started():
     e = SlurmEvidence("FAILED", claimed=True, exit_code=1, setup_failed=True, started_at=5.0)
     (event,) = interpret(QUEUED, e)
     assert (event.reason, event.exit_code) == ("SUBMIT_REFUSED", 1)
+
+
+def test_a_command_that_was_called_off_is_not_recorded_as_started():
+    e = SlurmEvidence(
+        "FAILED", claimed=True, exit_code=143, cancel_requested=True, never_began=True, started_at=5.0, ended_at=6.0
+    )
+    (event,) = interpret(QUEUED, e)
+    assert (event.reason, event.detail) == ("CANCELLED", "cancelled before the command began")
 
 
 @pytest.mark.parametrize(

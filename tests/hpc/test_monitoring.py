@@ -257,3 +257,84 @@ def test_a_job_that_slurm_ended_as_it_began_was_not_cancelled_by_anybody(world, 
         (False, True): ("PENDING", ""),
     }
     assert (status.state, status.reason) == expected[claimed, ran_s <= 1]
+
+
+# ---- cancelled, and heeded by the job alone ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen_by", ["queue", "accounting"])
+@pytest.mark.parametrize(
+    ("marks", "code", "reason"),
+    [
+        (("cancel",), 143, "CANCELLED"),
+        (("cancel",), 2, "CANCELLED"),  # it found its secrets gone before it looked for the mark
+        (("cancel", "begun"), 143, "EXIT_CODE"),
+        (("cancel", "begun"), 7, "EXIT_CODE"),
+        ((), 143, "EXIT_CODE"),
+    ],
+)
+def test_a_cancel_that_the_job_heeded_though_slurm_lost_it_is_a_cancel(world, marks, code, reason, seen_by):
+    if seen_by == "accounting":
+        world.slurm.order("purge")
+    world.job("FAILED", code=code, start=200, end=201)
+    world.record("claim", "ms1 ms-a 1 0 200.0 n2 77 .")
+    world.record("exit", f"ms1 ms-a 1 0 {code} 200.0 201.0 n2 - .")
+    for mark in marks:
+        (world.records / mark).touch()
+    status = world.status()
+    assert (status.state, status.reason, status.exit_code) == ("FAILED", reason, code)
+
+
+def test_a_heeded_cancel_is_no_end_of_a_job_that_slurm_started_again(world):
+    """What was beside the record of the first start says nothing of the second."""
+    monitor = world.monitor(requeue=True)
+    world.job("RUNNING")
+    world.record("claim", "ms1 ms-a 1 0 200.0 n2 77 .")
+    world.record("exit", "ms1 ms-a 1 0 143 200.0 201.0 n2 - .")
+    (world.records / "cancel").touch()
+    world.status(monitor)
+    world.job("FAILED", code=3)
+    world.record("claim.1", "ms1 ms-a 1 1 300.0 n2 78 .")
+    world.record("exit", "ms1 ms-a 1 1 3 300.0 301.0 n2 - .")
+    (world.records / "begun").touch()
+    status = world.status(monitor)
+    assert (status.reason, status.exit_code) == ("EXIT_CODE", 3)
+
+
+# ---- started again by Slurm -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["seen before", "seen first"])
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_record_of_an_earlier_start_is_no_end_of_a_later_one(world, known, code):
+    """A start that is killed before it could remove the record of the one before leaves it there."""
+    monitor = world.monitor(requeue=True)
+    world.record("claim", "ms1 ms-a 1 0 123.5 n2 77 .")
+    world.record("exit", f"ms1 ms-a 1 0 {code} 123.5 130.0 n2 - .")
+    world.job("RUNNING")
+    if known:
+        assert monitor.poll([JOB])[JOB].exit_code == code
+    for restart in (2, 10):  # in the order in which a shell lists them, 10 comes first
+        world.record(f"claim.{restart}", f"ms1 ms-a 1 {restart} {200.0 + restart} n3 78 .")
+    world.job("COMPLETING")
+    world.slurm.order("off")
+    found = monitor.poll([JOB])[JOB]
+    assert (found.exit_code, found.started_at, found.node) == (None, 210.0, "n3")
+    assert slurm_status(found).state == "RUNNING"
+
+
+# ---- secrets that no job took -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "left"),
+    [("CANCELLED", False), ("DEADLINE", False), ("PREEMPTED", True), ("PENDING", True), ("RUNNING", True), ("", True)],
+)
+def test_secrets_of_a_job_that_ended_before_it_took_them_are_removed(world, word, left):
+    """In the question that is asked anyway; not where the job, or another start of it, may still need them."""
+    world.record("secrets", "export KEY=1")
+    if word:
+        world.job(word)
+    world.status()
+    assert (world.records / "secrets").exists() == left
+    assert world.transport.calls == (1 if word in ("PENDING", "RUNNING") else 2)

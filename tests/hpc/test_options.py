@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matterstack.runtime.backends.hpc import SlurmOptions
+from matterstack.runtime.backends.hpc import SlurmBackend, SlurmOptions
 from matterstack.runtime.backends.hpc.sbatch_names import FREE, OWNED
 
 KNOWN = ("account", "partition", "qos", "constraint", "gres", "nodes", "ntasks")
@@ -161,3 +161,22 @@ def test_any_mapping_is_taken_or_told(chosen):
     except (TypeError, ValueError):
         return
     assert set(options.extra).isdisjoint(OWNED)
+
+
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        ("/w/100%", "workspace_root must have no '%', unlike '/w/100%': .* name a directory without it"),
+        ("/w/a\\b", r"workspace_root must have no '.*': Slurm reads it as part of a pattern"),
+        ("/w/a\nb", "workspace_root must have no line breaks or control characters"),
+        ("w", "workspace_root must be an absolute path"),
+    ],
+)
+def test_a_workspace_that_slurm_cannot_find_its_way_into_is_refused(root, words):
+    with pytest.raises(ValueError, match=words):
+        SlurmBackend(None, root)
+
+
+@pytest.mark.parametrize("root", ["/w/work space's", "/w/a*b?[c]", '/w/$HOME;"&|', "/w/é日本"])
+def test_a_workspace_may_be_called_anything_else(root):
+    assert SlurmBackend(None, root).root == root

@@ -259,6 +259,57 @@ def test_what_may_not_be_read_is_told(place, here):
     (where / "d").chmod(0o700)
 
 
+@pytest.mark.parametrize(
+    ("quoted", "name"),
+    [
+        (r"'run/a/1/a'$'\n''b'", "a\nb"),
+        (r"'run/a/1/c'$'\001\033''[31m'", "c\x01\x1b[31m"),
+        (r"'run/a/1/'$'\303\251'", "é"),
+        (r"'run/a/1/a\nb'", "a\\nb"),
+        ('"run/a/1/it\'s"', "it's"),
+        ("run/a/1/a: b", "a: b"),
+        ("run/a/1/\x1b[31m", "\x1b[31m"),
+    ],
+)
+def test_a_name_in_a_message_is_the_files_own_and_obeyed_by_no_terminal(place, here, quoted, name):
+    """As sha256sum and openssl quote them."""
+    place.attempt("run/a/1", {name: "1"})
+    denied = quote(f"sha256sum: {quoted}: Permission denied")
+    place.command("openssl", NO_OPENSSL)
+    place.command("sha256sum", f"printf '%s\\n' {denied} >&2; \"$real\" -- /dev/null")
+    place.command("tar", '[ "$1" = -c ] || exec "$real" "$@"; cat >/dev/null; "$real" -c -T /dev/null')
+    problems = bring(place, want(here, include=(name,), logs=False))
+    assert problems == {"run/a/1": f"{name!r} cannot be read: Permission denied"}
+    assert problems["run/a/1"].isprintable()
+
+
+@pytest.mark.parametrize(("quoted", "name"), [(r"'run/a/1/d\nd'", "d\nd"), (r"'run/a/1/it\'s'", "it's")])
+def test_a_directory_s_name_in_a_message_is_its_own(place, here, quoted, name):
+    """As find quotes them."""
+    place.attempt("run/a/1", {"x": "1"})
+    denied = quote(f"find: {quoted}: Permission denied")
+    place.command("find", f'"$real" "$@"; printf \'%s\\n\' {denied} >&2; exit 1')
+    assert bring(place, want(here)) == {"run/a/1": f"{name!r} cannot be read: Permission denied"}
+
+
+def test_a_link_with_line_breaks_in_its_name_is_noted_by_it(place, here):
+    (place.attempt("run/a/1", {"x": "1"}) / "l\nm").symlink_to("x")
+    notes: list[str] = []
+    assert bring(place, want(here, include=("l\nm", "x"), logs=False), note=lambda _, what: notes.append(what)) == {}
+    assert notes == ["'l\\nm' is a link, or behind one"]
+
+
+def test_of_many_files_with_problems_some_are_named(place, here):
+    names = [f"x{i}" for i in range(9)]
+    where = place.attempt("run/a/1", dict.fromkeys(names, "new"))
+    for name in names:
+        (here / "run/a/1" / name).mkdir(parents=True)
+    assert where.is_dir()
+    problem = bring(place, want(here))["run/a/1"]
+    assert problem.count("cannot be written here") == 3
+    assert problem.endswith("; and 6 more")
+
+
 def test_a_directory_that_cannot_be_listed_is_told(place, here):
     for task in ("a", "b"):
         place.attempt(f"run/{task}/1", {"x": "1"})
@@ -484,5 +535,6 @@ def test_a_log_is_read_from_anywhere(place):
     assert read("stdout.txt", 4) == b"\xff\0end"
     assert read("stdout.txt", 9) == read("stdout.txt", 10**12) == read("none", 0) == b""
     assert read("a'b\n", 2) == b"oted"
+    assert read_range(LocalTransport(), str(place.root), "run/a/1", "stdout.txt", 2, 4) == b"23\xff\0"
     with pytest.raises(TransportError):
         read_range(LocalTransport(), str(place.root / "none"), "run/a/1", "stdout.txt", 0)

@@ -6,7 +6,9 @@ import pytest
 from fake_slurm import FakeSlurm
 from test_backend_contract import *  # noqa: F403  # the contract's tests
 
+from matterstack import Task
 from matterstack.runtime.backends.hpc import SlurmBackend, Waits
+from matterstack.runtime.backends.hpc import backend as backend_module
 
 del TestLocalOnly  # noqa: F821  # of the contract's module
 
@@ -21,3 +23,17 @@ def backend(tmp_path, monkeypatch):
     yield made
     made.close()
     slurm.end()
+
+
+@pytest.mark.parametrize("length", [0, 9, 10, 11, 20, 35])
+def test_a_long_log_comes_in_pages(backend, monkeypatch, length):
+    """From the cluster, and from what lies here."""
+    text = "0123456789abcdefghijklmnopqrstuvwxyz"[:length]
+    job_id = backend.submit(Task(f"printf '{text}'", "a"))
+    while backend.poll(job_id).state != "COMPLETED":
+        pass
+    monkeypatch.setattr(backend_module, "LOG_BYTES", 10)
+    for _ in range(2):
+        assert backend.get_logs(job_id) == {"stdout": text, "stderr": ""}
+        assert backend.read_log(job_id, "stdout", 3) == text[3:13].encode()
+        backend.retrieve(job_id, "stdout.txt")

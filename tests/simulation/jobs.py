@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 # What a script must have for one start to be refused after another.
-CLAIM = ('ln "$ms_try" "$ms_claim"', '[ "$ms_links" = 2 ] || ms_refuse')
+CLAIM = ('ln "$ms_try" "$ms_claim"', '[ "$ms_x" = "$ms_line" ] || ms_refuse')
 REFUSE = '-lt "$ms_restart" ] || ms_refuse'
 REFUSED, NO_PLACE, NO_CLAIM, ENDED = 75, 76, 73, 143
 _RECORD_TRIES = 300

@@ -365,19 +365,32 @@ class Shell:
             if want == "all":
                 self._record("job", directory, "job")
                 self._claim_records("claim", directory)
-            self._record("exit", directory, "exit")
+            self._ended(directory)
         yield 0.01
 
+    def _ended(self, directory: str) -> None:
+        meta = f"{directory}/.matterstack"
+        if self.files.seen(f"{meta}/exit") is None:
+            return
+        self._record("exit", directory, "exit")
+        if self.files.seen(f"{meta}/cancel") is not None:
+            self._say("cancel", directory)
+        if self.files.seen(f"{meta}/begun") is None:
+            self._say("unbegun", directory)
+
     def _left(self) -> Steps:
-        for directory in self._input():
+        for line in self._input():
+            word, directory = line.split(" ")
             meta = f"{directory}/.matterstack"
+            if word == "over":
+                self.files.remove(f"{meta}/secrets")
             if not self.files.is_directory(meta):
                 self._say("gone", directory)
             self._claim_records("claim", directory)
             for name, word in (("cancel", "cancel"), ("limit-near", "limit"), ("refused", "refused")):
                 if self.files.seen(f"{meta}/{name}") is not None:
                     self._say(word, directory)
-            self._record("exit", directory, "exit")
+            self._ended(directory)
         yield 0.01
 
     def _claims(self) -> Steps:
@@ -386,11 +399,13 @@ class Shell:
         yield 0.01
 
     def _mark(self, line: str) -> None:
-        found = re.fullmatch(r"\[ ! -d (\S+) \] \|\| true >(\S+)/cancel", line)
+        found = re.fullmatch(r"\[ ! -d (\S+) \] \|\| (\{ )?true >\1/cancel(?(2) && rm -f \1/secrets; \})", line)
         if found is None:
             raise UnknownScript(line)
         if self.files.is_directory(found[1]) and not self.files.full:
             self.files.write(f"{found[1]}/cancel", "")
+            if found[2]:
+                self.files.remove(f"{found[1]}/secrets")
 
     # ---- staging ------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from matterstack.errors import FilesUnsupported, MatterStackError, UnknownJob
 
 __all__ = ["ComputeBackend", "JobStatus", "Submission"]
 
+LOG_BYTES: Final = 1 << 24
+"""So much of a log is read at once."""
 _NO_DIGESTS: Final[Digests] = MappingProxyType({})
 _NO_UPSTREAM: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -166,7 +168,10 @@ class ComputeBackend(ABC):
         return []
 
     def read_log(self, job_id: str, stream: str, offset: int) -> bytes:
-        """Return what the job has written to ``"stdout"`` or ``"stderr"`` from byte ``offset`` on."""
+        """Return what the job has written to ``"stdout"`` or ``"stderr"`` from byte ``offset`` on.
+
+        `LOG_BYTES` or more mean that there may be more behind them.
+        """
         return self.get_logs(job_id)[stream].encode("utf-8", "replace")[offset:]
 
     def workdir(self, job_id: str) -> Path:  # noqa: ARG002  # for those that override it

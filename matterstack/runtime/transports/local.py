@@ -81,7 +81,7 @@ def run_process(
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
-    """Let the pipe hold more, where that can be said: whoever writes and whoever reads then wait less for each other."""
+    """Let the pipe hold more, where that can be said: both sides then wait less for each other."""
     if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
         with suppress(OSError):  # more than the user's share
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from matterstack.core.evidence import Evidence, JobStatus, SlurmEvidence
 from matterstack.core.machine import COMPLETED, FAILED, PENDING, RUNNING
@@ -26,16 +26,17 @@ from matterstack.errors import (
     UnknownJob,
 )
 from matterstack.runtime import staging
-from matterstack.runtime.backends.base import ComputeBackend, Submission
+from matterstack.runtime.backends.base import LOG_BYTES, ComputeBackend, Submission
 from matterstack.runtime.backends.hpc.batch import batches, place
 from matterstack.runtime.backends.hpc.job_script import array_key
 from matterstack.runtime.backends.hpc.layout import META, JobRef, job_ref
 from matterstack.runtime.backends.hpc.monitoring import Monitor
-from matterstack.runtime.backends.hpc.options import SlurmOptions
+from matterstack.runtime.backends.hpc.options import SlurmOptions, root_problem
 from matterstack.runtime.backends.hpc.preparing import Preparer, identity_of
 from matterstack.runtime.backends.hpc.remote import Remote
-from matterstack.runtime.backends.hpc.retrieval import Wanted, fetch_file, read_range
-from matterstack.runtime.backends.hpc.retriever import Retriever
+from matterstack.runtime.backends.hpc.retrieval import UnreadableError, Wanted, fetch_file, read_range
+from matterstack.runtime.backends.hpc.retriever import TRIES, Retriever
+from matterstack.runtime.backends.hpc.submit_script import mark_cancelled
 from matterstack.runtime.backends.hpc.submitting import Submitter
 from matterstack.runtime.backends.hpc.waits import Waits
 from matterstack.runtime.transports import open_transport
@@ -87,6 +88,8 @@ class SlurmBackend(ComputeBackend):
                 f"workspace_root must be an absolute path on the cluster, such as '/scratch/user123/runs', not "
                 f"{workspace_root!r}"
             )
+        if problem := root_problem(os.fspath(workspace_root)):
+            raise ValueError(f"workspace_root {problem}")
         if retrieve not in RETRIEVE:
             raise ValueError(f"retrieve must be one of {', '.join(RETRIEVE)}, not {retrieve!r}")
         if type(max_array) is not int or max_array < 1:
@@ -107,6 +110,7 @@ class SlurmBackend(ComputeBackend):
         self._jobs: dict[str, Submission] = {}
         self._ends: dict[str, SlurmEvidence] = {}
         self._cancels: dict[str, float] = {}
+        self._faults: dict[tuple[str, str], int] = {}
         self._wake = threading.Event()
         self._news = False
 
@@ -172,7 +176,14 @@ class SlurmBackend(ComputeBackend):
 
     def get_logs(self, job_id: str) -> dict[str, str]:
         """Return what the job has written; bytes that are no UTF-8 are replaced."""
-        return {stream: self.read_log(job_id, stream, 0).decode("utf-8", "replace") for stream in ("stdout", "stderr")}
+        return {stream: self._whole_log(job_id, stream).decode("utf-8", "replace") for stream in ("stdout", "stderr")}
+
+    def _whole_log(self, job_id: str, stream: str) -> bytes:
+        log = page = self.read_log(job_id, stream, 0)
+        while len(page) >= LOG_BYTES:
+            page = self.read_log(job_id, stream, len(log))
+            log += page
+        return log
 
     def cancel(self, job_id: str) -> None:
         """End the job and wait until Slurm shows its end, for a minute at most."""
@@ -234,7 +245,7 @@ class SlurmBackend(ComputeBackend):
                     self._ends[job_id] = evidence
             self._cancel_again(found)
             ended = {job_id: self._ends[job_id] for job_id in job_ids if job_id in self._ends}
-            here = {job_id: evidence for job_id, evidence in ended.items() if self._is_here(job_id, evidence)}
+            here = {job_id: self._noted(job_id, one) for job_id, one in ended.items() if self._is_here(job_id, one)}
             for job_id in here:
                 self._ends.pop(job_id)
                 self._monitor.forget(job_id)
@@ -261,6 +272,15 @@ class SlurmBackend(ComputeBackend):
         include = None if self._retrieve == "all" else tuple(submission.task.outputs)
         return self._retriever.want(job_id, lambda: Wanted(ref.directory, include, (), self.results / ref.directory))
 
+    def _noted(self, job_id: str, evidence: SlurmEvidence) -> SlurmEvidence:
+        """Return the evidence with a note of those results that were given up."""
+        left = self._retriever.left(job_id)
+        if not left:
+            return evidence
+        where = f"{self.transport.name}:{self.root}/{self._ref(job_id).directory}"
+        note = f"not all results are here: {left}; they stay in {where}, copy them from there"
+        return replace(evidence, note="; ".join(filter(None, [evidence.note, note])))
+
     def _arrived(self) -> None:
         self._news = True
         self.interrupt()
@@ -272,9 +292,7 @@ class SlurmBackend(ComputeBackend):
             now = time.monotonic()
             self._cancels.update(dict.fromkeys(refs, now))
             live = self._monitor.live(refs)
-            marks = "\n".join(
-                f"[ ! -d {r.directory}/{META} ] || true >{r.directory}/{META}/cancel" for r in refs.values()
-            )
+            marks = "\n".join(mark_cancelled(ref.directory) for ref in refs.values())
             ids = " ".join(live.values())
             scancel = f"{{ scancel {ids} 2>&1; }}; say code $?" if ids else ""
             parts = self._remote.ask(f"{marks}\nsay scancel\n{scancel}")
@@ -294,26 +312,44 @@ class SlurmBackend(ComputeBackend):
             self.cancel_many(stubborn)
 
     def read_log(self, job_id: str, stream: str, offset: int) -> bytes:
-        """Return what the job has written from byte ``offset`` on."""
+        """Return what the job has written from byte ``offset`` on, `LOG_BYTES` at most."""
         ref, name = self._ref(job_id), f"{stream}.txt"
         local = self.results / ref.directory / name
         if local.is_file() and not local.is_symlink():
             with local.open("rb") as written:
                 written.seek(offset)
-                return written.read()
-        return read_range(self.transport, self.root, ref.directory, name, offset)
+                return written.read(LOG_BYTES)
+        return read_range(self.transport, self.root, ref.directory, name, offset, LOG_BYTES)
 
     def workdir(self, job_id: str) -> Path:
         """Return the directory on this machine to which the job's results come."""
         return self.results / self._ref(job_id).directory
 
     def retrieve(self, job_id: str, name: str) -> Path:
-        """Return a path on this machine with the file that the job wrote as ``name``, fetched where it is not here."""
+        """Return a path on this machine with the file that the job wrote as ``name``, fetched where it is not here.
+
+        Raises:
+            FileNotFoundError: The job did not write it.
+            SubmitRefusedError: It is there, and was tried in vain too often: what takes it cannot be submitted.
+            BackendUnavailable, AccessError: It could not be fetched now.
+        """
         ref = self._ref(job_id)
         target = self.results / ref.directory
         if not (target / name).is_file():
-            fetch_file(self.transport, self.root, ref.directory, name, target)
+            try:
+                fetch_file(self.transport, self.root, ref.directory, name, target)
+            except UnreadableError as error:
+                self._count_fault(job_id, name, error)
+                raise
         return target / name
+
+    def _count_fault(self, job_id: str, name: str, error: UnreadableError) -> None:
+        tried = self._faults[job_id, name] = self._faults.get((job_id, name), 0) + 1
+        if tried >= TRIES:
+            raise SubmitRefusedError(
+                f"{name!r} of job {job_id} cannot be brought here, tried {tried} times: {error.problem}. What takes it "
+                "was not submitted; mend that, then `matterstack retry` tries it again."
+            ) from error
 
     def _ref(self, job_id: str) -> JobRef:
         ref = job_ref(job_id)

@@ -9,7 +9,8 @@ from typing import Final
 from msgspec import Struct
 
 from matterstack.core.evidence import Absence, SlurmEvidence
-from matterstack.core.slurm_words import END, ENDING, kind_of
+from matterstack.core.reconcile import MAY_COME_BACK
+from matterstack.core.slurm_words import END, ENDING, kind_of, plain_word
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.hpc.accounting import AccountingRow, newest, read_accounting
 from matterstack.runtime.backends.hpc.layout import Claim, Exit, JobRef, job_ref, read_claim, read_exit
@@ -20,30 +21,43 @@ from matterstack.runtime.backends.hpc.waits import Waits
 
 _LIMIT_MARGIN_S: Final = 90.0
 
-# Reads lines "WANT DIRECTORY": WANT is "all" where the job's name and claim are not known yet, else "end".
-_RECORDS: Final = """
-say clock "$(date +%s)"
+# What an ended attempt left. Its job marks that the command begins before it begins, so with an exit record and no such
+# mark it never did.
+_SHELL: Final = """
 record() { line=; read -r line <"$2"; say "$1" "$dir" "$line"; }
+ended() {
+  [ -f "$m/exit" ] || return 0
+  record exit "$m/exit"
+  [ ! -e "$m/cancel" ] || say cancel "$dir"
+  [ -e "$m/begun" ] || say unbegun "$dir"
+}
+"""
+# Reads lines "WANT DIRECTORY": WANT is "all" where the job's name and claim are not known yet, else "end".
+_RECORDS: Final = f"""
+say clock "$(date +%s)"
+{_SHELL}
 while read -r want dir; do
   m=$dir/.matterstack
   if [ "$want" = all ]; then
     [ ! -f "$m/job" ] || record job "$m/job"
     for claim in "$m"/claim*; do [ ! -f "$claim" ] || record claim "$claim"; done
   fi
-  [ ! -f "$m/exit" ] || record exit "$m/exit"
+  ended
 done
 """
-# Reads an attempt's directory a line; listing it first makes a network file system look again.
-_LEFT: Final = """
-record() { line=; read -r line <"$2"; say "$1" "$dir" "$line"; }
-while read -r dir; do
+# Reads lines "WORD DIRECTORY": WORD is "over" where the queue says that the job has ended for good, and so needs no
+# secrets any more. Listing the directory first makes a network file system look again.
+_LEFT: Final = f"""
+{_SHELL}
+while read -r word dir; do
   m=$dir/.matterstack
   ls "$m" >/dev/null 2>&1 || say gone "$dir"
+  [ "$word" != over ] || rm -f "$m/secrets"
   for claim in "$m"/claim*; do [ ! -f "$claim" ] || record claim "$claim"; done
   [ ! -e "$m/cancel" ] || say cancel "$dir"
   [ ! -e "$m/limit-near" ] || say limit "$dir"
   [ ! -e "$m/refused" ] || say refused "$dir"
-  [ ! -f "$m/exit" ] || record exit "$m/exit"
+  ended
 done
 """
 
@@ -88,6 +102,7 @@ class Watched(Struct):
     cancel_requested: bool = False
     gone: bool = False
     second_start: bool = False
+    unbegun: bool = False
     note: str = ""
 
 
@@ -179,7 +194,8 @@ class Monitor:
     def _ask_of_those_that_left(self, left: Sequence[Watched]) -> None:
         ids = [_plain(one) for one in left]
         script = f"{asking('accounting', accounting_command(ids))}{_LEFT}"
-        parts = self._remote.ask(script, [one.ref.directory for one in left])
+        lines = [f"{'over' if _over_for_good(one) else 'left'} {one.ref.directory}" for one in left]
+        parts = self._remote.ask(script, lines)
         answered, text = answer(parts, "accounting")
         for one in left:
             one.gone = False
@@ -215,6 +231,7 @@ class Monitor:
             claimed=claim is not None or end is not None,
             exit_code=end.exit_code if end else None,
             setup_failed=end is not None and "setup" in end.flags,
+            never_began=end is not None and one.unbegun,
             limit_near=one.limit_near or (end is not None and "limit-near" in end.flags),
             limit_reached=limit is not None and ran_s >= limit - _LIMIT_MARGIN_S,
             cancel_requested=one.cancel_requested,
@@ -245,6 +262,12 @@ def _fell_at_start(row: AccountingRow) -> bool:
     if row.word != "CANCELLED" or row.cancelled_by not in (None, 0) or row.start is None or row.end is None:
         return False
     return row.end - row.start <= 1
+
+
+def _over_for_good(one: Watched) -> bool:
+    """Return whether the queue says that the job which has the attempt has ended and cannot come back."""
+    word = one.row.word if one.row is not None else ""
+    return kind_of(word) is END and plain_word(word) not in MAY_COME_BACK
 
 
 def _unexplained(one: Watched) -> bool:
@@ -302,6 +325,8 @@ def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
                 places[directory].limit_near = True
             case ["refused", directory] if directory in places:
                 places[directory].second_start = True
+            case ["unbegun", directory] if directory in places:
+                places[directory].unbegun = True
             case ["gone", directory] if directory in places:
                 places[directory].gone = True
 
@@ -322,4 +347,4 @@ def _take_claim(one: Watched, claim: Claim | None) -> None:
 
 def _take_exit(one: Watched, record: Exit | None) -> None:
     if record is not None and _ours(one, record.token) and (one.claim is None or record.restart >= one.claim.restart):
-        one.exit = record
+        one.exit, one.unbegun = record, False  # what lies beside the record is said after it

@@ -1,4 +1,4 @@
-"""A profile's ``slurm`` settings, checked: what becomes an option of sbatch, and what is set up before a command."""
+"""What a profile says for Slurm, checked: options of sbatch, what is set up before a command, the workspace."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ _LINES: Final = {"modules": "module load python/3.9", "prologue": "ulimit -s unl
 _UNSENDABLE: Final = re.compile("[\\0\\r\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\\0-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff]")
 _LIKENESS: Final = 0.8  # of a misspelt key to the one that was meant; a site's own options must not be taken for one
+
+
+def root_problem(root: str) -> str | None:
+    """Return why Slurm could not find its way into a workspace of this name, as what it must be; None where it can."""
+    if not root.isprintable():
+        return "must have no line breaks or control characters"
+    odd = next((char for char in "%\\" if char in root), None)
+    if odd is None:
+        return None
+    return (
+        f"must have no {odd!r}, unlike {root!r}: Slurm reads it as part of a pattern in the names of a job's directory "
+        "and output, and no job could start; name a directory without it"
+    )
 
 
 class SlurmOptions(Struct, frozen=True):

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -23,6 +23,7 @@ _PART_MAX: Final = 255  # bytes of a part of a name
 _INCOMING: Final = "incoming"
 _LEFT_S: Final = 86400.0  # what is older was left by a process that was killed
 _SYNCS: Final = 8  # files written to disk side by side: as many as a disk takes for one
+_TOLD: Final = 3  # files of an attempt that are named
 # These are troubles of this machine; all others are of the one file.
 _OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
@@ -57,6 +58,12 @@ def contained(target: Path, name: str) -> Path | None:
     return place / last
 
 
+def in_few_words(problems: Sequence[str]) -> str:
+    """Return the first of many problems in one line, and how many more there are."""
+    more = len(problems) - _TOLD
+    return "; ".join([*problems[:_TOLD], *([f"and {more} more"] if more > 0 else [])])
+
+
 class _Received(Struct):
     part: str
     target: Path
@@ -80,8 +87,7 @@ class Receiver:
         self._incoming: dict[str, Path] = {}
         self._received: dict[str, _Received] = {}
         self._open: tuple[_Received, IO[bytes], hashlib._Hash] | None = None  # the file at hand
-        self.problems: dict[str, str] = {}
-        """By attempt directory, why something of it is not here."""
+        self._faults: dict[str, str] = {}
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece of what the cluster sends.
@@ -97,6 +103,15 @@ class Receiver:
         """Whether the end of the stream has come."""
         return self._tar.ended
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """By attempt directory, which of its files are not here, and why."""
+        found: dict[str, list[str]] = {}
+        for name, problem in self._faults.items():
+            directory, inside = split(name)
+            found.setdefault(directory, []).append(f"{inside!r} {problem}")
+        return {directory: in_few_words(problems) for directory, problems in found.items()}
+
     def _begin(self, entry: Entry) -> Callable[[memoryview], object] | None:
         self._close()
         directory, name = split(entry.name)
@@ -104,7 +119,7 @@ class Receiver:
             return None
         if self._left is not None:
             if entry.size > self._left:
-                self._fault(entry.name, f"is larger than what is left of the limit, {self._left} bytes")
+                self.fault(entry.name, f"is larger than what is left of the limit, {self._left} bytes")
                 return None
             self._left -= entry.size
         try:
@@ -112,13 +127,13 @@ class Receiver:
         except OSError as error:
             if error.errno in _OURS:
                 raise
-            self._fault(entry.name, f"cannot be written here: {error.strerror}")
+            self.fault(entry.name, f"cannot be written here: {error.strerror}")
             return None
 
     def _file(self, full: str, directory: str, name: str) -> Callable[[memoryview], object] | None:
         place = contained(self._targets[directory], name)
         if place is None:
-            self._fault(full, "would leave its directory on this machine")
+            self.fault(full, "would leave its directory on this machine")
             return None
         place.parent.mkdir(parents=True, exist_ok=True)
         part = self._aside(directory)
@@ -154,9 +169,9 @@ class Receiver:
             file.close()
             received.digest = digest.hexdigest()
 
-    def _fault(self, name: str, problem: str) -> None:
-        directory, inside = split(name)
-        self.problems.setdefault(directory, f"{inside!r} {problem}")
+    def fault(self, name: str, problem: str) -> None:
+        """Take down why a file is not here; what was said first counts."""
+        self._faults.setdefault(name, problem)
 
     def finish(self, sums: Mapping[str, str]) -> set[str]:
         """Return the names of the files that are here now; `problems` has the others.
@@ -173,7 +188,7 @@ class Receiver:
         for name in self._received.keys() | sums.keys():
             received = self._received.get(name)
             if received is None or sums.get(name) != received.digest:
-                self._fault(name, "changed while it was retrieved")
+                self.fault(name, "changed while it was retrieved")
         good = {name: one for name, one in self._received.items() if sums.get(name) == one.digest}
         with ThreadPoolExecutor(_SYNCS) as pool:
             errors = list(pool.map(_settle, good.values()))
@@ -181,7 +196,7 @@ class Receiver:
         for name, error in zip(good, errors, strict=True):
             if error is not None:
                 here.discard(name)
-                self._fault(name, f"cannot be written here: {error.strerror}")
+                self.fault(name, f"cannot be written here: {error.strerror}")
         return here
 
     def clear(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from shlex import quote
@@ -14,8 +14,10 @@ from typing import Final
 from msgspec import Struct
 
 from matterstack.errors import TransportError
+from matterstack.runtime.backends.base import LOG_BYTES
+from matterstack.runtime.backends.hpc.complaints import read_complaint, shown
 from matterstack.runtime.backends.hpc.keepalive import STOP, keep_alive
-from matterstack.runtime.backends.hpc.receiving import Receiver, contained, is_inside, split
+from matterstack.runtime.backends.hpc.receiving import Receiver, contained, in_few_words, is_inside, split
 from matterstack.runtime.backends.hpc.tar import DamagedTarError
 from matterstack.runtime.transports.base import Reply, Transport
 
@@ -42,7 +44,7 @@ names() {{
       while at=$at/${{rest%%/*}}; [ ! -L "$at" ]; do
         case $rest in */*) rest=${{rest#*/}} ;; *) [ ! -f "$one" ] || printf "%s\0" "$one"; break ;; esac
       done
-      [ ! -L "$at" ] || printf "%s %s\n" "{mark} link" "$one" >&2
+      [ ! -L "$at" ] || printf "%s %s %s\n" "{mark} link" "$one" "{mark}" >&2
     done' sh
 }}
 hash="sha256sum --"
@@ -60,6 +62,7 @@ wait $sums; printf '\n%s end\n' {mark} >&2
 # Records, each ended by NUL: the kind of a file and its name; E and a directory that could not be read; the end.
 _LIST: Final = r"""
 cd -- {root} || exit {no_root}
+LC_ALL=C; export LC_ALL
 xargs -0 -r sh -c '
   for one do
     [ ! -d "$one" ] || find -H "$one" -path "$one/.matterstack" -prune -o ! -type d -printf "%y%p\0" ||
@@ -68,7 +71,6 @@ xargs -0 -r sh -c '
 printf 'end\0'
 """
 _SUM: Final = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
-_UNREAD: Final = re.compile(rb"(?:sha256sum: )?'?([\w.-]+/[\w.-]+/\d+)/(.*)", re.DOTALL)
 _EMPTY: Final = hashlib.sha256().hexdigest()
 _ESCAPED: Final = re.compile(r"[\\\n\r]")
 _ESCAPES: Final = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
@@ -139,7 +141,15 @@ def retrieve(
         asked |= dict.fromkeys(found.names)
     targets = {one.directory: one.target for one in wanted}
     _, trouble = _receive(transport, root, Receiver(targets, asked, limit_bytes), asked, note)
-    return trouble | problems
+    return {one: "; ".join(filter(None, [problems.get(one), trouble.get(one)])) for one in problems | trouble}
+
+
+class UnreadableError(TransportError):
+    """The host answered, and the file cannot be had: ``problem`` says why."""
+
+    def __init__(self, host: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__(host, problem, started=True)
 
 
 def fetch_file(transport: Transport, root: str, directory: str, name: str, target: Path) -> None:
@@ -147,6 +157,7 @@ def fetch_file(transport: Transport, root: str, directory: str, name: str, targe
 
     Raises:
         FileNotFoundError: The attempt has no such file.
+        UnreadableError: It is there, and cannot be read, or written here.
         TransportError, AccessError, OSError: It could not be fetched.
     """
     if contained(target, name) is None:
@@ -154,19 +165,22 @@ def fetch_file(transport: Transport, root: str, directory: str, name: str, targe
     asked = [f"{directory}/{name}"]
     here, problems = _receive(transport, root, Receiver({directory: target}, asked), asked, lambda *_: None)
     if problems:
-        raise TransportError(transport.name, problems[directory], started=True)
+        raise UnreadableError(transport.name, problems[directory])
     if not here:
         raise FileNotFoundError(name)
 
 
-def read_range(transport: Transport, root: str, directory: str, name: str, offset: int) -> bytes:
-    """Return a file of an attempt from byte ``offset`` on; empty where it is not there.
+def read_range(
+    transport: Transport, root: str, directory: str, name: str, offset: int, limit_bytes: int = LOG_BYTES
+) -> bytes:
+    """Return at most so many bytes of a file of an attempt, from byte ``offset`` on; empty where it is not there.
 
     Raises:
         TransportError, AccessError: The host could not be reached.
     """
     path = quote(f"{directory}/{name}")
-    script = f"cd -- {quote(root)} || exit {_NO_ROOT}; [ ! -f {path} ] || tail -c +{offset + 1} -- {path}; printf end"
+    part = f"tail -c +{offset + 1} -- {path} | head -c {limit_bytes}"
+    script = f"cd -- {quote(root)} || exit {_NO_ROOT}; [ ! -f {path} ] || {part}; printf end"
     reply = transport.run(script)
     if not reply.stdout.endswith(b"end"):
         raise TransportError(transport.name, f"the answer is not whole ({_words(reply)})", started=True)
@@ -193,7 +207,14 @@ class _Listing:
         reply = transport.run(script, payload=[payload], sink=self._feed)
         if reply.code != 0 or self._rest != b"end":
             raise TransportError(transport.name, f"the list of results is not whole ({_words(reply)})", started=True)
-        return {directory: f"not all of it can be read ({_words(reply)})" for directory in self._unread}
+        words = list(filter(None, map(read_complaint, reply.stderr.split(b"\n"))))
+        found: dict[str, list[str]] = {directory: [] for directory in self._unread}
+        for (name, *_), why in words:
+            directory, inside = split(name)
+            if directory in found:
+                found[directory].append(f"{inside!r} cannot be read: {why}")
+        vague = f"not all of it can be read ({_words(reply)})"
+        return {directory: in_few_words(told) if told else vague for directory, told in found.items()}
 
     def _feed(self, piece: bytes) -> None:
         *records, rest = (self._rest + piece).split(b"\0")
@@ -239,13 +260,14 @@ def _receive(
             reply = transport.run(script, sink=receiver.feed)
         except DamagedTarError as error:
             raise TransportError(transport.name, f"results came damaged: {error}", started=True) from error
-        answer = _Answer(reply.stderr, mark.encode())
+        answer = _Answer(reply.stderr, mark.encode(), set(names))
         if reply.code != 0 or not receiver.whole or not answer.whole:
             raise TransportError(transport.name, f"results did not come whole ({_words(reply)})", started=True)
         for name in answer.links:
             note(split(name)[0], f"{split(name)[1]!r} is a link, or behind one")
-        here = receiver.finish(answer.sums)
-        return here, receiver.problems | answer.unread
+        for name, why in answer.unread.items():
+            receiver.fault(name, f"cannot be read: {why}")
+        return receiver.finish(answer.sums), receiver.problems
     finally:
         receiver.clear()
 
@@ -265,27 +287,32 @@ def _octal(char: re.Match[str]) -> str:
 
 
 class _Answer:
-    """What came on standard error: hashes, words of sha256sum, and the end."""
+    """What came on standard error: links, hashes, words of sha256sum, and the end.
 
-    def __init__(self, text: bytes, mark: bytes) -> None:
+    ``unread``: by the name of a file that was asked for, why it could not be read.
+    """
+
+    def __init__(self, text: bytes, mark: bytes, asked: Collection[str]) -> None:
         self.sums: dict[str, str] = {}
-        self.links: list[str] = []
         self.unread: dict[str, str] = {}
         self.whole = False
-        for line in text.split(b"\n"):
+        # A name may have line breaks, so a mark stands on both sides of it.
+        link = re.compile(re.escape(mark) + rb" link (.*?) " + re.escape(mark) + rb"\n", re.DOTALL)
+        self.links = [os.fsdecode(name) for name in link.findall(text)]
+        for line in link.sub(b"", text).split(b"\n"):
             if found := _SUM.fullmatch(line):
                 escaped, digest, name = found.groups()
                 if escaped:
                     name = re.sub(rb"\\[\\nr]", lambda pair: _ESCAPES[pair[0]], name)
                 self.sums[os.fsdecode(name)] = digest.decode()
-            elif found := _UNREAD.fullmatch(line):
-                self.unread.setdefault(found[1].decode(), os.fsdecode(found[2]))
-            elif line.startswith(mark + b" link "):
-                self.links.append(os.fsdecode(line[len(mark) + 6 :]))
             elif line == mark + b" end":
                 self.whole = self.sums.pop(_LAST, None) == _EMPTY
+            elif complaint := read_complaint(line):
+                meant = next((name for name in complaint[0] if name in asked), None)
+                if meant is not None:
+                    self.unread.setdefault(meant, complaint[1])
 
 
 def _words(reply: Reply) -> str:
-    words = reply.stderr.decode("utf-8", "replace").strip()[-300:]
+    words = shown(reply.stderr)[-300:]
     return f"exit code {reply.code}{': ' if words else ''}{words}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from matterstack.runtime.backends.hpc.layout import META
+
 # tell T GEN K: say what stands of try K.   try_one MODE T GEN AFTER [INDICES]: MODE look, submit or withdraw; tries
 # up to AFTER are known not to count. After an answer that may come again for the next one, none is tried any more.
 # The job gets this small environment. Slurm's own ways to a clean one (NIL, NONE) run a login shell for each job:
@@ -67,3 +69,9 @@ while read -r dir; do
   done
 done
 """
+
+
+def mark_cancelled(directory: str) -> str:
+    """Return the command that marks an attempt as cancelled: no job of it begins any more, none needs its secrets."""
+    records = f"{directory}/{META}"
+    return f"[ ! -d {records} ] || {{ true >{records}/cancel && rm -f {records}/secrets; }}"

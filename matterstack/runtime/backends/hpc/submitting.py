@@ -19,12 +19,11 @@ from matterstack.errors import (
 )
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.hpc.batch import Batch, batches, place
-from matterstack.runtime.backends.hpc.layout import META
 from matterstack.runtime.backends.hpc.look_up import Found, look_up
 from matterstack.runtime.backends.hpc.remote import Part, Remote
 from matterstack.runtime.backends.hpc.replies import Accepted, Doubt, Held, Refused, read_reply
 from matterstack.runtime.backends.hpc.slurm import indices_of
-from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS
+from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS, mark_cancelled
 from matterstack.runtime.backends.hpc.waits import Waits
 
 _AGAIN_MIN_S: Final = 2.0
@@ -65,7 +64,7 @@ class Submitter:
         self._settled: dict[str, int] = {}  # by batch: its tries up to this one are known not to have submitted it
         # The same by what was not found just now: no longer true for the next call, a late shell may have come between.
         self._absent: dict[str, int] = {}
-        self._staged: dict[str, list[str]] = {}  # by batch: the attempts that lie ready, of one that waits to be tried again
+        self._staged: dict[str, list[str]] = {}  # attempts that lie ready, by a batch to be tried again
         self._fenced: dict[tuple[str, int], float] = {}  # when a try was fenced, by the monotonic clock
 
     def submit(self, submissions: Sequence[Submission]) -> list[Answer]:
@@ -224,7 +223,7 @@ class Submitter:
 
         A job that a shell submits too late, minutes after its look at the fence, starts nothing of those cancelled.
         """
-        marks = [f"[ ! -d {at}/{META} ] || true >{at}/{META}/cancel" for at in map(place, cancelled)]
+        marks = [mark_cancelled(place(one)) for one in cancelled]
         after = self._settled | self._absent
         calls = [
             f"try_one {mode} {batch.token} {batch.gen} {after.get(batch.key, 0)} {batch.indices}".rstrip()

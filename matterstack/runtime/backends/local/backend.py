@@ -17,7 +17,7 @@ from matterstack.core.reconcile import local_status
 from matterstack.core.workflow import OutputRef, Task
 from matterstack.errors import BackendUnavailable, MatterStackError, SubmitRefusedError, UnknownJob
 from matterstack.runtime import staging
-from matterstack.runtime.backends.base import ComputeBackend, Submission
+from matterstack.runtime.backends.base import LOG_BYTES, ComputeBackend, Submission
 from matterstack.runtime.backends.local import processes, record
 from matterstack.runtime.backends.local.job import ALONE, NO_TOKEN, check_secrets, job_of, recorded_job, row_of
 from matterstack.runtime.backends.local.pump import Pump
@@ -128,14 +128,14 @@ class LocalBackend(ComputeBackend):
         }
 
     def read_log(self, job_id: str, stream: str, offset: int) -> bytes:
-        """Return what the job has written from byte ``offset`` on."""
+        """Return what the job has written from byte ``offset`` on, `LOG_BYTES` at most."""
         self._check_known(job_id)
         path = self.workdir(job_id) / f"{stream}.txt"
         if not path.exists():
             return b""
         with path.open("rb") as written:
             written.seek(offset)
-            return written.read()
+            return written.read(LOG_BYTES)
 
     def cancel(self, job_id: str) -> None:
         """End the job's whole process group, TERM then KILL, and wait until it is over."""
