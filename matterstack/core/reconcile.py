@@ -175,6 +175,12 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
                and c.word in ("COMPLETED", "FAILED"), FAILED,        Reason.CANCELLED,
      "cancelled before the command began"),
     (lambda c: c.bad and c.word in ("COMPLETED", "FAILED"), FAILED,  Reason.EXIT_CODE,      ""),
+    (lambda c: c.bad and c.unasked and c.word_to_come
+               and not c.since(Absence.GRACE),        AS_BEFORE,     None,
+     "waiting to hear who cancelled it"),
+    (lambda c: c.bad and c.unasked
+               and c.e.fell_at_start,                 FAILED,        Reason.NODE_FAIL,
+     "Slurm ended it as it began, and nobody had asked for that"),
     (lambda c: c.bad and c.word != "",                FAILED,        BY_WORD,               ""),
     (lambda c: c.bad and c.word_to_come
                and not c.since(Absence.GRACE),        AS_BEFORE,     None,

@@ -169,8 +169,9 @@ def test_an_invalid_account_is_refused_with_sbatchs_words(cluster, root, tmp_pat
 
 def test_a_job_that_an_operator_cancels_is_cancelled(cluster, root, tmp_path):
     backend = backend_of(cluster, root, tmp_path)
-    job_id = backend.submit(Task("sleep 300", "a"))
-    eventually(lambda: backend.poll(job_id).state == "RUNNING", "its start")
+    # As root an operator looks like Slurm itself, which within a second of a start is taken to have failed.
+    job_id = backend.submit(Task("sleep 3; echo on; sleep 300", "a"))
+    eventually(lambda: backend.get_logs(job_id)["stdout"], "its start")
     cluster.run(["scancel", job_id.partition("@")[0]])
     assert ended(backend, job_id).reason == "CANCELLED"
     backend.close()

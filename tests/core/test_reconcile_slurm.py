@@ -201,6 +201,18 @@ def test_every_word_of_an_end_but_completed_has_a_reason():
             {"accounting": "CANCELLED", "claimed": True, "fell_at_start": True, "absent": BRIEF},
             (FAILED, "NODE_FAIL"),
         ),
+        # its script, ended by Slurm within a second, still wrote a record
+        *(
+            ({"exit_code": 143, "claimed": True, "accounting_answered": True, "absent": BRIEF, **more}, expected)
+            for more, expected in [
+                ({"accounting": "CANCELLED", "fell_at_start": True}, (FAILED, "NODE_FAIL")),
+                ({"accounting": "CANCELLED", "fell_at_start": True, "cancel_requested": True}, (FAILED, "CANCELLED")),
+                ({"accounting": "CANCELLED", "by_user": True}, (FAILED, "CANCELLED")),
+                ({"queue": "CANCELLED", "absent": BRIEF}, AS_BEFORE),
+                ({"queue": "CANCELLED", "absent": GRACE}, (FAILED, "CANCELLED")),
+                ({"queue": "CANCELLED", "cancel_requested": True}, (FAILED, "CANCELLED")),
+            ]
+        ),
         ({"accounting": "CANCELLED", "by_user": True, "absent": BRIEF}, (FAILED, "CANCELLED")),
         ({"accounting": "CANCELLED", "accounting_answered": True, "absent": BRIEF}, AS_BEFORE),
         ({"accounting": "CANCELLED", "accounting_answered": True, "absent": GRACE}, NEVER_STARTED),
@@ -252,6 +264,8 @@ def test_every_row_of_the_table_decides_somewhere():
     for more in (
         {"queue": "CANCELLED", "accounting": "", "accounting_answered": True},
         {"fell_at_start": True},
+        {"queue": "CANCELLED", "accounting": "", "accounting_answered": True, "exit_code": 143},
+        {"fell_at_start": True, "exit_code": 143},
         {"accounting": "FAILED", "exit_code": 143, "never_began": True, "cancel_requested": True},
     ):
         case = _case(SlurmEvidence(**{"accounting": "CANCELLED", "claimed": True, "absent": BRIEF, **more}))

@@ -259,6 +259,28 @@ def test_a_job_that_slurm_ended_as_it_began_was_not_cancelled_by_anybody(world, 
     assert (status.state, status.reason) == expected[claimed, ran_s <= 1]
 
 
+@pytest.mark.parametrize("purged", [False, True])
+@pytest.mark.parametrize(
+    ("by", "ours", "reason"),
+    [
+        ("CANCELLED by 0", False, "NODE_FAIL"),
+        ("CANCELLED by 1000", False, "CANCELLED"),
+        ("CANCELLED by 0", True, "CANCELLED"),
+    ],
+)
+def test_nor_was_one_whose_script_still_wrote_a_record(world, purged, by, ours, reason):
+    if purged:
+        world.slurm.order("purge")
+    world.job(by, start=200, end=200)
+    world.record("claim", "ms1 ms-a 1 0 200.0 n1 77 .")
+    world.record("exit", "ms1 ms-a 1 0 143 200.0 200.1 n1 - .")
+    world.record("begun", "")
+    if ours:
+        world.record("cancel", "")
+    status = world.status()
+    assert (status.state, status.reason, status.exit_code) == ("FAILED", reason, 143)
+
+
 # ---- cancelled, and heeded by the job alone ---------------------------------------------------------------
 
 

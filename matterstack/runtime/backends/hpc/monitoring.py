@@ -274,8 +274,9 @@ def _unexplained(one: Watched) -> bool:
     """Return whether queue and records alone do not tell how the job ended."""
     if one.absent_since is None or (one.exit is not None and one.exit.exit_code == 0):
         return False
-    ended_in_sight = one.row is not None and kind_of(one.row.word) is END
-    return one.exit is None or not ended_in_sight
+    word = one.row.word if one.row is not None else ""
+    by_whom = plain_word(word) == "CANCELLED" and not one.cancel_requested  # only accounting knows
+    return one.exit is None or kind_of(word) is not END or by_whom
 
 
 def _by_name(rows: Iterable[QueueRow]) -> dict[tuple[str, int | None], QueueRow]:
