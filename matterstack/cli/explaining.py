@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import asdict, fields
 
 from matterstack.cli.text import as_json, moment, printable
 from matterstack.config.profiles import open_backend
-from matterstack.core.evidence import Evidence, JobStatus
+from matterstack.core.evidence import Evidence, JobStatus, SlurmEvidence
 from matterstack.core.machine import State
+from matterstack.core.policy import UNDECIDED
 from matterstack.core.reconcile import status_of
+from matterstack.core.slurm_words import stall_of
 from matterstack.errors import MatterStackError
-from matterstack.history import History, RunStatus, TaskStatus
+from matterstack.history import History, PastEvent, RunStatus, TaskStatus
 from matterstack.runtime.opening import find_journal
 
-# What the end of each stage depends on.
-_AWAITED = {
-    "waiting": "the tasks that it depends on",
-    "submitting": "the backend's answer, or that no job of its name is there when the settling time is over",
-    "queued": "its start",
-}
+_LISTED = 5
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -31,11 +28,13 @@ def explain(arguments: argparse.Namespace) -> int:
         task = history.task(run.run, arguments.task)
         facts = [event for event in history.events(run.run, task.task) if event.type != "TaskAdded"]
         evidence, problem = (None, "") if arguments.no_ask else _asked(run, task)
-        waits_for = history.unfinished_needs(run.run, task.task) if task.stage == "waiting" else []
+        needs = _needs(history, run, task) if task.stage == "waiting" else []
+    waits_for = [need.task for need in needs]
+    awaited = _awaited(run, task, needs, facts, evidence)
     if arguments.json:
         found = None if evidence is None else {"kind": type(evidence).__name__, **asdict(evidence)}
         told = {"run": run.run, **task._asdict(), "facts": [fact._asdict() for fact in facts]}
-        print(as_json({**told, "evidence": found, "problem": problem, "waits_for": waits_for}))
+        print(as_json({**told, "evidence": found, "problem": problem, "waits_for": waits_for, "awaited": awaited}))
         return 0
     stage = f" ({task.stage})" if task.stage else ""
     print(f"task        {task.task}, attempt {task.attempt}: {task.state}{stage} {task.reason} {task.detail}".rstrip())
@@ -50,7 +49,7 @@ def explain(arguments: argparse.Namespace) -> int:
         print(f"  {fact.time}  {fact.type:<16}  {printable(as_json(words)) if words else ''}".rstrip())
     for line in _witnesses(evidence, problem):
         print(line)
-    print(f"awaited     {_awaited(task, waits_for, evidence)}")
+    print(f"awaited     {printable(awaited)}")
     return 0
 
 
@@ -81,13 +80,67 @@ def _witnesses(evidence: Evidence | None, problem: str) -> Iterator[str]:
             yield f"  adds up to                {status.state} {status.reason} {status.detail}".rstrip()
 
 
-def _awaited(task: TaskStatus, waits_for: list[str], evidence: Evidence | None) -> str:
+def _needs(history: History, run: RunStatus, task: TaskStatus) -> list[TaskStatus]:
+    """Return the tasks without whose end, or without a decision on which, this one does not go on."""
+    names = history.unfinished_needs(run.run, task.task)
+    needs = [history.task(run.run, name) for name in names]
+    return [need for need in needs if need.state != State.FAILED or need.reason in UNDECIDED]
+
+
+def _awaited(
+    run: RunStatus,
+    task: TaskStatus,
+    needs: Sequence[TaskStatus],
+    facts: Sequence[PastEvent],
+    evidence: Evidence | None,
+) -> str:
+    """Return what has to happen before the task goes on."""
     if task.state in (State.COMPLETED, State.FAILED):
         return "nothing"
-    if waits_for:
-        return f"the end of {', '.join(waits_for[:5])}{f' and {len(waits_for) - 5} more' if len(waits_for) > 5 else ''}"
-    if task.state == State.PENDING:
-        return _AWAITED[task.stage]
     if evidence is not None and status_of(evidence).state in (State.COMPLETED, State.FAILED):
         return "that a controller records its end, and retrieves its results"
+    match task.stage:
+        case "waiting":
+            return _awaited_needs(run, needs) if needs else _awaited_controller(run, facts)
+        case "submitting":
+            asks = f"a controller that asks whether it was submitted: `matterstack resume {run.run}`"
+            answer = "the backend's answer, or that no job of its name is there when the settling time is over"
+            return answer if run.controller else asks
+        case "queued":
+            stall = _stall(facts, evidence)
+            told = f"; Slurm will not start it as it is: {stall}. `matterstack cancel {run.run} {task.task}` ends it"
+            return f"its start{told if stall else ''}"
     return "its exit record; or, once the queue has not shown it for so long as the profile's waits say, a decision"
+
+
+def _awaited_needs(run: RunStatus, needs: Sequence[TaskStatus]) -> str:
+    open_needs = [need.task for need in needs if need.state != State.FAILED]
+    if open_needs:
+        return f"the end of {_some(open_needs)}"
+    unknown = _some([need.task for need in needs])
+    return (
+        f"your decision on {unknown}, of which it is not known how it ended: "
+        f"`matterstack resume {run.run} --retry-interrupted` tries again"
+    )
+
+
+def _awaited_controller(run: RunStatus, facts: Sequence[PastEvent]) -> str:
+    """Return what a task awaits that depends on nothing more and of which no backend has a job."""
+    again = " again" if facts and facts[-1].type == "SubmitAbsent" else ""
+    back = f"; {facts[-1].data.get('detail') or 'it was not submitted'}" if again else ""
+    if run.controller is None:
+        return f"a controller that submits it{again}: `matterstack resume {run.run}`{back}"
+    return f"that its controller submits it{again}, when its turn comes{back}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _stall(facts: Sequence[PastEvent], evidence: Evidence | None) -> str:
+    """Return Slurm's word where it will not start the job as it is: the one of just now, else the recorded one."""
+    if isinstance(evidence, SlurmEvidence):
+        return stall_of(evidence.queue_reason)
+    told = [fact.data.get("reason", "") for fact in facts if fact.type in ("JobStalled", "SubmitRequested")]
+    return str(told[-1]) if told else ""

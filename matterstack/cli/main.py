@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not _is_ours(error):
             raise
-        print(f"matterstack: {error}", file=sys.stderr)
+        print("\n".join([f"matterstack: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2
     return code
 

@@ -11,8 +11,11 @@ from matterstack.cli.live import progress
 from matterstack.cli.text import as_json, failure_lines, line_of_counts, number
 from matterstack.config.workflow_file import load_workflow
 from matterstack.core.machine import State
+from matterstack.errors import AccessError
 from matterstack.runtime.result import WorkflowResult
 from matterstack.runtime.run import Options
+
+_AS_RECORDED = "The profile was taken as the run recorded it. If you have mended it since, name it: --profile NAME."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,15 +57,20 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def go_on(arguments: argparse.Namespace, options: Options) -> int:
     """Drive a run from its journal with these options."""
-    with progress(arguments.run or "", quiet=arguments.quiet or arguments.json) as observe:
-        options.observe = observe
-        result = api.resume(
-            arguments.run,
-            arguments.profile,
-            journal=arguments.journal,
-            config=arguments.config,
-            options=options,
-        )
+    try:
+        with progress(arguments.run or "", quiet=arguments.quiet or arguments.json) as observe:
+            options.observe = observe
+            result = api.resume(
+                arguments.run,
+                arguments.profile,
+                journal=arguments.journal,
+                config=arguments.config,
+                options=options,
+            )
+    except AccessError as error:
+        if arguments.profile is None:
+            error.add_note(_AS_RECORDED)
+        raise
     return report(result, arguments)
 
 

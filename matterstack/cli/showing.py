@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from matterstack.cli.text import as_json, duration, line_of_counts, moment, printable, table, why
+from matterstack.cli.text import as_json, duration, line_of_counts, moment, number, printable, table, why
 from matterstack.config.profiles import open_backend
 from matterstack.core.machine import State
 from matterstack.history import History, RunStatus, TaskStatus
-from matterstack.runtime.opening import find_journal
+from matterstack.runtime.backends.base import LOG_BYTES
+from matterstack.runtime.opening import find_journal, open_journal
+from matterstack.runtime.state import StalledTask, load_stalled
 
 _LISTED = 20
+_NAMED = 4
 _FOLLOW_S = 0.2
 
 
@@ -24,6 +28,7 @@ def status(arguments: argparse.Namespace) -> int:
         found = history.status(history.run(arguments.run))
         wanted = tuple(State) if arguments.all or arguments.json else (State.RUNNING, State.FAILED)
         tasks = list(history.tasks(found.run, wanted))
+        stalled = _stalled(history.path, found.run)
         if arguments.json:
             contacts = [lost._asdict() for lost in found.lost_contacts]
             print(
@@ -31,6 +36,7 @@ def status(arguments: argparse.Namespace) -> int:
                     {
                         **found._asdict(),
                         "lost_contacts": contacts,
+                        "stalled": [one._asdict() for one in stalled],
                         "journal": str(history.path),
                         "tasks": [t._asdict() for t in tasks],
                     }
@@ -44,9 +50,29 @@ def status(arguments: argparse.Namespace) -> int:
         for lost in found.lost_contacts if found.controller else ():
             where = f"profile {lost.profile}: " if lost.profile else ""
             print(f"no contact  {where}since {moment(lost.since)}, tried again every minute or sooner: {lost.detail}")
+        for line in _stall_lines(found, stalled):
+            print(printable(line))
         print(f"journal     {history.path}")
-        _list(tasks, everything=arguments.all)
+        _list(tasks, {one.task: one.reason for one in stalled}, everything=arguments.all)
     return 0
+
+
+def _stalled(journal: Path, run: str) -> list[StalledTask]:
+    with open_journal(journal, create=False, read_only=True) as opened:
+        return load_stalled(opened, run)
+
+
+def _stall_lines(found: RunStatus, stalled: Sequence[StalledTask]) -> Iterator[str]:
+    """Yield a line for each reason for which the scheduler will not start jobs as they are, as last heard of it."""
+    by_reason: dict[str, list[StalledTask]] = {}
+    for one in stalled:
+        by_reason.setdefault(one.reason, []).append(one)
+    for reason, tasks in by_reason.items():
+        names = ", ".join(one.task for one in tasks[:_NAMED]) + (" …" if len(tasks) > _NAMED else "")
+        since = min((one.since for one in tasks if one.since is not None), default=None)
+        yield f"stalled     {number(len(tasks), 'queued task')} since {moment(since)}: Slurm says {reason}: {names}"
+    if stalled:
+        yield f"            `matterstack explain {found.run} {stalled[0].task}` asks Slurm; mend it there, or cancel it"
 
 
 def _place(profile: Mapping[str, Any]) -> str:
@@ -66,7 +92,7 @@ def _what_now(found: RunStatus) -> str:
     return f"{found.why}; `matterstack resume {found.run}` goes on" if left else "finished"
 
 
-def _list(tasks: list[TaskStatus], *, everything: bool) -> None:
+def _list(tasks: list[TaskStatus], stalled: Mapping[str, str], *, everything: bool) -> None:
     shown = tasks if everything else tasks[:_LISTED]
     if not shown:
         return
@@ -74,6 +100,7 @@ def _list(tasks: list[TaskStatus], *, everything: bool) -> None:
     for task in shown:
         state = task.state + (f" ({task.stage})" if task.stage else "")
         note = why(task.reason, task.exit_code, task.signal, task.detail) if task.reason else ""
+        note = note or printable(stalled.get(task.task, task.detail))
         end = time.time() if task.state == State.RUNNING else task.ended_at
         rows.append([task.task, state, str(task.attempt), duration(task.started_at, end), note])
     print()
@@ -112,13 +139,17 @@ def logs(arguments: argparse.Namespace) -> int:
             # With no controller nobody records the end, so the job itself is asked.
             if not over and journal.status(run).controller is None:
                 over = task.job_id is None or backend.poll(task.job_id).state is not State.RUNNING
-            news = backend.read_log(task.job_id, stream, written) if task.job_id is not None else b""
-            sys.stdout.buffer.write(news)
-            sys.stdout.buffer.flush()
-            written += len(news)
+            more = True
+            while more and task.job_id is not None:
+                news = backend.read_log(task.job_id, stream, written)
+                sys.stdout.buffer.write(news)
+                sys.stdout.buffer.flush()
+                written += len(news)
+                more = len(news) >= LOG_BYTES
             if not arguments.follow or over:
                 break
             time.sleep(_FOLLOW_S if backend.cheap_poll else max(_FOLLOW_S, backend.poll_min_s))
         if task.job_id is None:
-            print(f"matterstack: task {task.task!r} has no job: it is {task.state} {task.reason}", file=sys.stderr)
+            note = f"({task.stage})" if task.stage else task.reason
+            print(f"matterstack: task {task.task!r} has no job: it is {task.state} {note}".rstrip(), file=sys.stderr)
     return 0

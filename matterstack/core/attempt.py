@@ -35,6 +35,7 @@ class Attempt(Struct, frozen=True):
     detail: str = ""
     started_at: float | None = None
     ended_at: float | None = None
+    stalled: str = ""
 
     @property
     def live(self) -> bool:
@@ -79,7 +80,9 @@ def evolve(attempt: Attempt, event: ev.Event) -> Attempt:  # noqa: C901, PLR0911
         case ev.JobSubmitted():
             return replace(attempt, job_id=event.job_id, in_doubt=False)
         case ev.JobStarted():
-            return replace(attempt, state=state, started_at=event.started_at)
+            return replace(attempt, state=state, started_at=event.started_at, stalled="")
+        case ev.JobStalled():
+            return replace(attempt, stalled=event.reason)
         case ev.TaskCompleted():
             return replace(
                 attempt, state=state, ended_at=event.ended_at, exit_code=event.exit_code, detail=event.detail
@@ -99,7 +102,7 @@ def evolve(attempt: Attempt, event: ev.Event) -> Attempt:  # noqa: C901, PLR0911
         case ev.SubmitUnknown():
             return replace(attempt, in_doubt=True, detail=event.detail)
         case ev.SubmitAbsent():
-            return replace(attempt, requested=False, job_id=None, in_doubt=False)
+            return replace(attempt, requested=False, job_id=None, in_doubt=False, stalled="")
         case ev.JobRequeued():
             return replace(attempt, state=state, started_at=None)
         case ev.CancelRequested():

@@ -75,6 +75,16 @@ class SubmitRefused(Event, frozen=True, omit_defaults=True):
     reason: str = "SUBMIT_REFUSED"
 
 
+class JobStalled(Event, frozen=True, omit_defaults=True):
+    """The scheduler says, since ``since`` (seconds since 1970), why it will not start the queued job as it is.
+
+    An empty ``reason``: it waits for its turn again, like any other.
+    """
+
+    reason: str = ""
+    since: float | None = None
+
+
 class JobStarted(Event, frozen=True, omit_defaults=True):
     """The command began; times are seconds since 1970 UTC, by the executing host's clock."""
 
@@ -183,6 +193,7 @@ TYPES: Final[dict[str, type[Event]]] = {
         SubmitUnknown,
         SubmitAbsent,
         SubmitRefused,
+        JobStalled,
         JobStarted,
         JobRequeued,
         CancelRequested,

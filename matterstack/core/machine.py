@@ -45,6 +45,7 @@ TRANSITIONS: Final[list[tuple[str, list[State], State | None]]] = [
     ("SubmitUnknown",   [PENDING],                     PENDING),
     ("SubmitAbsent",    [PENDING],                     PENDING),
     ("SubmitRefused",   [PENDING],                     FAILED),
+    ("JobStalled",      [PENDING],                     PENDING),
     ("JobStarted",      [PENDING],                     RUNNING),
     ("JobRequeued",     [RUNNING],                     PENDING),
     ("CancelRequested", [PENDING, RUNNING],            SAME),

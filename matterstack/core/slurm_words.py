@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from functools import cache
 from typing import Final
@@ -85,3 +86,32 @@ def plain_word(text: str) -> str:
 def kind_of(text: str) -> Kind:
     """Return the kind of a state, in any form that Slurm prints; a word that we do not know is UNKNOWN."""
     return _KINDS.get(plain_word(text), UNKNOWN)
+
+
+# Why a job waits that only has to wait: for its turn, its time, or another job's end. So do limits of jobs at once.
+_IN_TURN: Final = frozenset(
+    {
+        "",
+        "None",
+        "Priority",
+        "Resources",
+        "Dependency",
+        "BeginTime",
+        "JobArrayTaskLimit",
+        "Licenses",
+        "Cleaning",
+        "Prolog",
+    }
+)
+_JOBS_AT_ONCE: Final = re.compile(r".*Jobs?(Per[A-Za-z]+)?Limit", re.ASCII)
+_REASON_LENGTH: Final = 100
+
+
+def stall_of(reason: str) -> str:
+    """Return Slurm's word where it says that a waiting job will not start as it is; ``""`` for any usual wait.
+
+    ``ReqNodeNotAvail, UnavailableNodes:n[1-3]`` is ReqNodeNotAvail: what follows the comma changes by the hour. A
+    reason that we do not know counts, for it costs no more than a line.
+    """
+    word = reason.partition(",")[0].strip().strip("()")[:_REASON_LENGTH]
+    return "" if word in _IN_TURN or _JOBS_AT_ONCE.fullmatch(word) else word

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from journal import Journal, Lease
+from matterstack.core.attempt import Attempt
 from matterstack.core.machine import State
 from matterstack.core.schedule import Schedule
 from matterstack.runtime.engine import Engine
@@ -163,13 +164,8 @@ class Driver:
         engine.turn()
         while engine.withdrawing and time.monotonic() < self._interrupts.first_at + WITHDRAW_S:
             self._turn(0.05)
-        run = engine.facts.run
         self._show(final=True)
-        print(
-            f"\nInterrupted: nothing more is submitted; {engine.live} submitted or running tasks go on. "
-            f"`matterstack resume {run}` takes the run up again; Ctrl-C within 2 s asks whether to cancel them.",
-            file=sys.stderr,
-        )
+        print(f"\n{_farewell(engine.facts.run, engine.attempts.values())}", file=sys.stderr)
         cancelling = False
         until = self._interrupts.first_at + SECOND_INTERRUPT_S
         while (engine.withdrawing and not engine.trouble) or cancelling or time.monotonic() < until:
@@ -195,3 +191,17 @@ class Driver:
             self._turn(0.05)
         print(file=sys.stderr)
         return False
+
+
+def _farewell(run: str, attempts: Iterable[Attempt]) -> str:
+    """Return what a person is told who leaves a run: what goes on, what is in doubt, and what can be done."""
+    live = [attempt for attempt in attempts if attempt.live]
+    submitted = sum(attempt.job_id is not None for attempt in live)
+    unknown = len(live) - submitted
+    told = [f"{submitted} submitted or running {'task goes' if submitted == 1 else 'tasks go'} on"] if submitted else []
+    if unknown:
+        more = " more" if submitted else ""
+        told.append(f"whether {unknown}{more} {'was' if unknown == 1 else 'were'} submitted, resuming will find out")
+    what = "; ".join(told) or "no task is submitted or running"
+    ask = "; Ctrl-C within 2 s asks whether to cancel them" if live else ""
+    return f"Interrupted: nothing more is submitted; {what}. `matterstack resume {run}` takes the run up again{ask}."

@@ -15,7 +15,7 @@ from matterstack.core.reconcile import interpret
 from matterstack.core.schedule import Schedule
 from matterstack.core.token import array_token
 from matterstack.errors import BackendBroken, MatterStackError
-from matterstack.runtime.offers import RunFacts, Specs, freed_by, intent, make_offer
+from matterstack.runtime.offers import RunFacts, Specs, freed_by, intent, make_offer, untraceable
 from matterstack.runtime.reports import (
     Absent,
     Crashed,
@@ -26,6 +26,7 @@ from matterstack.runtime.reports import (
     Refused,
     Report,
     Seen,
+    Stalled,
     Submitted,
     Trouble,
     Withdrawn,
@@ -191,7 +192,7 @@ class Engine:
         self._pending_facts.append((f"{self.facts.run}/{task_id}", event))
         return attempt
 
-    def _take(self, lane: Lane, report: Report) -> None:  # noqa: C901  # a case a report
+    def _take(self, lane: Lane, report: Report) -> None:  # noqa: C901, PLR0912  # a case a report
         match report:
             case Seen():
                 self._seen(report)
@@ -205,6 +206,8 @@ class Engine:
                     self._record(report.task_id, ev.SubmitUnknown(report.detail))
             case Absent():
                 self._absent(report.task_id, report.detail)
+            case Stalled():
+                self._stalled(report)
             case Withdrawn():
                 self._take_back(lane, report)
             case Held():
@@ -240,6 +243,11 @@ class Engine:
             self._effects.append(partial(self._live[task_id].worker.unfollow, [report.job_id]))
             self._drop_live(task_id, report.job_id)
             self._again(task_id)
+
+    def _stalled(self, report: Stalled) -> None:
+        attempt = self.attempts.get(self._by_job.get(report.job_id, ""))
+        if attempt is not None and attempt.state is PENDING and attempt.stalled != report.reason:
+            self._record(attempt.task_id, ev.JobStalled(report.reason, report.since))
 
     def _absent(self, task_id: str, detail: str) -> None:
         """Take back an intent of which nothing came, and nothing can come."""
@@ -373,13 +381,7 @@ class Engine:
             if attempt.cancel_requested and attempt.job_id is not None:
                 self._cancel_live(attempt)
         else:
-            self._fail(
-                task_id,
-                ev.TaskFailed(
-                    Reason.LOST,
-                    detail="the controller ended while it was submitted, and this backend cannot tell whether it was",
-                ),
-            )
+            self._fail(task_id, untraceable())
 
     def _follow(self, attempt: Attempt, job_id: str) -> None:
         self._by_job[job_id] = attempt.task_id

@@ -82,6 +82,12 @@ def make_offer(
     return Offer(submission, _fetch(elsewhere) if elsewhere else None)
 
 
+def untraceable() -> ev.TaskFailed:
+    """Return how an attempt ends whose backend forgets what was submitted with a controller that ended meanwhile."""
+    detail = "the controller ended while it was submitted, and this backend cannot tell whether it was"
+    return ev.TaskFailed(Reason.LOST, detail=detail)
+
+
 def _fetch(sources: Mapping[str, tuple[Lane, str]]) -> Callable[[str, str], Path]:
     """Return what finds a file of another task, from whatever backend has it."""
 

@@ -12,6 +12,7 @@ from journal import RecordedEvent
 from matterstack.core import events as ev
 from matterstack.core.machine import SAME, TRANSITIONS
 from matterstack.errors import IllegalTransition
+from matterstack.runtime import views
 
 REQUESTS: Final = "/requests"  # ends the name of the stream in which other processes ask a run for something
 
@@ -39,7 +40,8 @@ CREATE TABLE tasks (
   reason TEXT NOT NULL DEFAULT '', exit_code INTEGER, signal INTEGER,
   detail TEXT NOT NULL DEFAULT '', word TEXT NOT NULL DEFAULT '', requested_at INTEGER, submitted_at INTEGER,
   started_at REAL, ended_at REAL, recorded_at INTEGER, node TEXT NOT NULL DEFAULT '', pid INTEGER,
-  cancel_requested INTEGER NOT NULL DEFAULT 0
+  cancel_requested INTEGER NOT NULL DEFAULT 0, stalled TEXT NOT NULL DEFAULT '', stalled_at REAL,
+  changed_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX tasks_by_run ON tasks (run, ord);
 CREATE INDEX tasks_failed ON tasks (run) WHERE state = 'FAILED';
@@ -51,22 +53,39 @@ CREATE VIEW attempts AS
 CREATE TABLE counts (
   run TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (run, state)
 ) WITHOUT ROWID;
+CREATE TABLE moves (
+  run TEXT NOT NULL, second INTEGER NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (run, second, before, after)
+) WITHOUT ROWID;
 CREATE TRIGGER tasks_added AFTER INSERT ON tasks BEGIN
   INSERT INTO counts VALUES (new.run, new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+  INSERT INTO moves VALUES (new.run, new.changed_at / 1000000, '', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
 END;
 CREATE TRIGGER tasks_moved AFTER UPDATE OF state, dropped ON tasks
 WHEN new.state <> old.state OR new.dropped <> old.dropped BEGIN
   UPDATE counts SET n = n - (old.dropped = 0) WHERE run = old.run AND state = old.state;
   INSERT INTO counts VALUES (new.run, new.state, new.dropped = 0)
     ON CONFLICT DO UPDATE SET n = n + (new.dropped = 0);
+  INSERT INTO moves VALUES (new.run, new.changed_at / 1000000,
+      iif(old.dropped, '', old.state), iif(new.dropped, '', new.state), 1) ON CONFLICT DO UPDATE SET n = n + 1;
 END;
-"""
+CREATE TABLE usage (
+  run TEXT NOT NULL, profile TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, run_us INTEGER NOT NULL,
+  PRIMARY KEY (run, profile, state)
+) WITHOUT ROWID;
+CREATE TRIGGER tasks_ended AFTER UPDATE OF state ON tasks
+WHEN new.state IN ('COMPLETED', 'FAILED') AND old.state <> new.state AND new.token <> '' BEGIN
+  INSERT INTO usage VALUES (new.run, new.profile, new.state, 1,
+      CAST(round(coalesce(new.ended_at - new.started_at, 0) * 1e6) AS INTEGER))
+    ON CONFLICT DO UPDATE SET attempts = attempts + 1, run_us = run_us + excluded.run_us;
+END;
+{views.SCHEMA}"""
 
 _NO_ATTEMPT: Final = (
     "requested = 0, in_doubt = 0, token = '', boot = '', gen = 0, array = '', idx = NULL, profile = '',"
     " job_id = NULL, reason = '', exit_code = NULL, signal = NULL, detail = '', word = '',"
     " requested_at = NULL, submitted_at = NULL, started_at = NULL, ended_at = NULL, recorded_at = NULL,"
-    " node = '', pid = NULL, cancel_requested = 0"
+    " node = '', pid = NULL, cancel_requested = 0, stalled = '', stalled_at = NULL"
 )
 _ARCHIVE: Final = (
     f"INSERT INTO past_attempts SELECT subject, run, task, state, {_ATTEMPT} FROM tasks"  # constants
@@ -85,9 +104,16 @@ _UPDATES: Final[dict[str, tuple[str, _Values]]] = {
     ),
     "JobSubmitted": ("job_id = ?, submitted_at = ?, in_doubt = 0", lambda e, r: (e.job_id, r.at)),
     "SubmitUnknown": ("in_doubt = 1, detail = ?", lambda e, _: (e.detail,)),
-    "SubmitAbsent": ("requested = 0, in_doubt = 0, job_id = NULL", lambda _e, _r: ()),
+    "SubmitAbsent": (
+        "requested = 0, in_doubt = 0, job_id = NULL, stalled = '', stalled_at = NULL",
+        lambda _e, _r: (),
+    ),
     "SubmitRefused": ("reason = ?, detail = ?, recorded_at = ?", lambda e, r: (e.reason, e.detail, r.at)),
-    "JobStarted": ("started_at = ?, node = ?, pid = ?", lambda e, _: (e.started_at, e.node, e.pid)),
+    "JobStalled": ("stalled = ?, stalled_at = ?", lambda e, _: (e.reason, e.since)),
+    "JobStarted": (
+        "started_at = ?, node = ?, pid = ?, stalled = '', stalled_at = NULL",
+        lambda e, _: (e.started_at, e.node, e.pid),
+    ),
     "JobRequeued": ("started_at = NULL", lambda _e, _r: ()),
     "CancelRequested": ("cancel_requested = 1", lambda _e, _r: ()),
     "TaskCompleted": (
@@ -114,14 +140,14 @@ def _statement(kind: str) -> str:
     sources = ", ".join(f"'{s}'" for event, froms, _ in TRANSITIONS if event == kind for s in froms)
     (target,) = targets
     state = "" if target is SAME else f"state = '{target}', "
-    return f"UPDATE tasks SET {state}{_UPDATES[kind][0]} WHERE subject = ? AND state IN ({sources})"
+    return f"UPDATE tasks SET {state}{_UPDATES[kind][0]}, changed_at = ? WHERE subject = ? AND state IN ({sources})"
 
 
 class TaskTables:
     """The projection. An event that does not fit its task's state is refused, and the append with it."""
 
     name = "matterstack"
-    version = 3
+    version = 5
     schema = _SCHEMA
 
     def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
@@ -140,7 +166,8 @@ class TaskTables:
 
 
 _ADD: Final = (
-    "INSERT INTO tasks (subject, run, task, ord, state, spec_hash, spec_position) VALUES (?, ?, ?, ?, 'PENDING', ?, ?)"
+    "INSERT INTO tasks (subject, run, task, ord, state, spec_hash, spec_position, changed_at)"
+    " VALUES (?, ?, ?, ?, 'PENDING', ?, ?, ?)"
 )
 
 
@@ -148,7 +175,7 @@ def _added(record: RecordedEvent) -> tuple[object, ...]:
     event = ev.decode("TaskAdded", record.data)
     assert isinstance(event, ev.TaskAdded)
     task = record.subject.partition("/")[2]
-    return record.subject, record.stream, task, event.order, event.spec_hash, record.position
+    return record.subject, record.stream, task, event.order, event.spec_hash, record.position, record.at
 
 
 def _update(connection: sqlite3.Connection, kind: str, records: list[RecordedEvent]) -> None:
@@ -157,7 +184,7 @@ def _update(connection: sqlite3.Connection, kind: str, records: list[RecordedEve
     for batch in _rounds(records):
         if kind in ("TaskRetried", "TaskChanged"):
             connection.executemany(_ARCHIVE, [(record.subject,) for record in batch])
-        rows = [(*values(ev.decode(kind, record.data), record), record.subject) for record in batch]
+        rows = [(*values(ev.decode(kind, record.data), record), record.at, record.subject) for record in batch]
         if connection.executemany(_statement(kind), rows).rowcount != len(rows):
             raise _misfit(connection, kind, batch)
 

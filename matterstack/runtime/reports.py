@@ -32,6 +32,14 @@ class Seen(Struct, frozen=True):
     evidence: Evidence
 
 
+class Stalled(Struct, frozen=True):
+    """The scheduler will not start the job as it is, for ``reason``; empty where it waits for its turn again."""
+
+    job_id: str
+    reason: str
+    since: float
+
+
 class Withdrawn(Struct, frozen=True):
     """These jobs were taken back before they started, these tasks were never handed to the backend."""
 
@@ -78,7 +86,7 @@ class Crashed(Struct, frozen=True):
     error: BaseException
 
 
-Report = Submitted | Refused | Seen | Withdrawn | InDoubt | Absent | Held | Notice | Trouble | Crashed
+Report = Submitted | Refused | Seen | Stalled | Withdrawn | InDoubt | Absent | Held | Notice | Trouble | Crashed
 Fetch = Callable[[str, str], Path]  # a file that a task wrote, by task id and name; FileNotFoundError
 
 

@@ -41,6 +41,7 @@ from matterstack.runtime.reports import (
     Trouble,
     Withdrawn,
 )
+from matterstack.runtime.stalls import Stalls
 
 BACKOFF_MAX_S: Final = 60.0
 STOP_S: Final = 10.0  # longest wait for the call at hand
@@ -65,6 +66,7 @@ class BackendWorker:
         self._withdrawals: list[str] | None = None
         self._live: set[str] = set()
         self._last: dict[str, Evidence] = {}
+        self._stalls = Stalls()
         self._reports: list[Report] = []
         self._interrupted = threading.Event()
         self._stopping = self._hurry = False
@@ -330,7 +332,8 @@ class BackendWorker:
         if not live or not (self.backend.cheap_poll or self.backend.has_news or now - self._polled_at >= self._poll_s):
             return False
         self._polled_at = now
-        seen = [one for one in self._ask(live) if self._last.get(one.job_id) != one.evidence]
+        answers = self._ask(live)
+        seen = [one for one in answers if self._last.get(one.job_id) != one.evidence]
         with self._lock:
             for one in seen:
                 if status_of(one.evidence).state in (COMPLETED, FAILED):
@@ -339,7 +342,7 @@ class BackendWorker:
                 else:
                     self._last[one.job_id] = one.evidence
         self._poll_s = self._next_poll(self._poll_s, news=bool(seen))
-        self._report(list(seen))
+        self._report([*seen, *self._stalls.look(answers)])
         if self.backend.notice != self._notice:
             self._notice = self.backend.notice
             self._report([Notice(self._notice)])

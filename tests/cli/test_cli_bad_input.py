@@ -1,3 +1,4 @@
+import json
 import os
 import resource
 import shutil
@@ -325,3 +326,17 @@ def test_a_missing_secret_is_named(project):
     project.ms("retry", "demo", env={"MY_TOKEN": "s3cret-value"})
     assert project.ran("one") == 1
     assert b"s3cret-value" not in (project.path / JOURNAL).read_bytes()
+
+
+def test_a_resume_that_may_not_log_in_says_that_it_took_the_profile_as_recorded(project):
+    """Who has mended the profile's file since has to say so; the journal alone knows nothing of that."""
+    ssh = {"hostname": "127.0.0.1", "key_filename": "missing", "ssh_config": "/dev/null"}
+    profile = {"backend": "slurm", "workspace_root": "/tmp/runs", "ssh": ssh}
+    project.write("matterstack.yaml", json.dumps({"default": "far", "profiles": {"far": profile}}))
+    project.workflow(("one", "true"))
+    said = project.fails("run", "wf.yaml", "-q")
+    assert "missing does not exist. Nothing was submitted" in said
+    assert "recorded" not in said
+    assert "If you have mended it since, name it: --profile NAME.\n" in project.fails("resume", "-q")
+    assert "recorded" not in project.fails("resume", "-q", "--profile", "far")
+    assert "awaited     a controller that asks whether it was submitted" in project.ms("explain", "demo", "one").stdout

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from cli_project import COMMAND
 
+from matterstack.runtime.backends.base import LOG_BYTES
+
 SLEEP = "exec sleep 60"
 
 
@@ -196,6 +198,16 @@ def test_logs_print_what_a_task_wrote(ended):
     assert ended.ms("logs", "demo", "one").stdout == "hello\n"
     assert ended.ms("logs", "demo", "one", "--stderr").stdout == "oh\n"
     assert ended.ms("logs", "demo", "two", "--stderr").stdout == "no luck\n"
+
+
+def test_logs_that_are_longer_than_what_is_read_at_once_come_whole(project):
+    """From the middle of the one page to that of the next."""
+    size = LOG_BYTES + LOG_BYTES // 2
+    project.workflow(("one", f"head -c {size - 3} /dev/zero; printf end"))
+    project.ms("run", "wf.yaml")
+    command = [*COMMAND, "logs", "demo", "one"]
+    shown = subprocess.run(command, cwd=project.path, env=project.env, capture_output=True, check=True).stdout
+    assert (len(shown), shown[-3:]) == (size, b"end")
 
 
 def test_logs_of_a_task_that_was_never_submitted(ended):

@@ -14,6 +14,7 @@ SAMPLES = {
     "SubmitUnknown": ev.SubmitUnknown("no answer"),
     "SubmitAbsent": ev.SubmitAbsent(),
     "SubmitRefused": ev.SubmitRefused("no such partition"),
+    "JobStalled": ev.JobStalled("PartitionNodeLimit", 5.0),
     "JobStarted": ev.JobStarted(10.0, "node1", 42),
     "JobRequeued": ev.JobRequeued("preempted"),
     "CancelRequested": ev.CancelRequested("me"),
@@ -47,6 +48,7 @@ def test_the_table_is_this():
         ("SubmitUnknown", p): p,
         ("SubmitAbsent", p): p,
         ("SubmitRefused", p): f,
+        ("JobStalled", p): p,
         ("JobStarted", p): r,
         ("JobRequeued", r): p,
         ("CancelRequested", p): p,
@@ -138,6 +140,21 @@ def test_an_attempt_remembers_what_its_events_said():
     assert (running.number, running.token, running.job_id, running.started_at) == (1, "ms-1", "7", 5.0)
     failed = evolve(running, ev.TaskFailed("TIMEOUT", 9.0, 143, 15, "time limit reached"))
     assert (failed.reason, failed.exit_code, failed.signal, failed.ended_at) == ("TIMEOUT", 143, 15, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "stalled"),
+    [
+        ([], "PartitionNodeLimit"),
+        ([ev.JobStalled()], ""),
+        ([ev.JobStarted(5.0)], ""),
+        ([ev.SubmitAbsent()], ""),
+        ([ev.JobStalled("JobHeldUser", 9.0)], "JobHeldUser"),
+    ],
+)
+def test_why_a_job_is_stalled_counts_until_it_starts_or_another_word_comes(after, stalled):
+    past = [SAMPLES["SubmitRequested"], SAMPLES["JobSubmitted"], SAMPLES["JobStalled"]]
+    assert fold("t", [*past, *after]).stalled == stalled
 
 
 def test_a_retry_forgets_the_attempt_but_not_its_number():

@@ -167,3 +167,40 @@ def test_cancelling_queued_tasks_and_ctrl_c_at_once_is_no_crash(tmp_path, local,
     result = resume(backend=local(), journal=journal)
     assert {result[f"t{i}"].reason for i in range(2, 8)} == {"CANCELLED"}
     check_journal(journal)
+
+
+def test_what_was_only_intended_or_is_in_doubt_is_not_counted_as_submitted(tmp_path):
+    """One is queued, of one the answer was lost, and one the backend was told to submit and has not answered."""
+    script = """
+        import sys, threading
+        sys.path.insert(0, sys.argv[2])
+        from example_backend import PopenBackend
+        from matterstack import JobStatus, Task, Workflow, run_workflow
+        from matterstack.errors import SubmitInDoubt
+        class Slow(PopenBackend):
+            idempotent = True
+            def submit(self, task):
+                if task.task_id == "lost":
+                    raise SubmitInDoubt("the reply was lost", again_s=60)
+                if task.task_id == "slow":
+                    print("asked", flush=True)
+                    threading.Event().wait()
+                return task.task_id
+            def poll(self, job_id):
+                return JobStatus(job_id, "PENDING")
+        workflow = Workflow("run", [Task("true", name) for name in ("queued", "lost", "slow")])
+        run_workflow(workflow, backend=Slow(), journal=f"{sys.argv[1]}/journal.db")
+    """
+    process = python(script, tmp_path, os.path.dirname(__file__))
+    assert process.stdout.readline() == "asked\n"
+    journal = tmp_path / "journal.db"
+    eventually(lambda: ("lost", "SubmitUnknown") in events(journal, "run"))
+    process.send_signal(signal.SIGINT)
+    line = ""
+    while "Interrupted" not in line:
+        line = process.stderr.readline()
+        assert line
+    process.kill()
+    process.communicate()
+    assert "1 submitted or running task goes on; whether 2 more were submitted, resuming will find out." in line
+    check_journal(journal)

@@ -1,4 +1,4 @@
-"""``scripts/bench local|slurm``: prints a table of speeds with references from the same run; asserts nothing."""
+"""``scripts/bench local|slurm|audit``: prints a table of speeds with references from the same run; asserts nothing."""
 
 import argparse
 import shutil
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import audit
 import events
 import local
 from measure import Row, progress, table
@@ -14,9 +15,14 @@ from measure import Row, progress, table
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("what", choices=["local", "slurm"], help="runs on this machine, and the journal; or a cluster")
+    parser.add_argument(
+        "what",
+        choices=["local", "slurm", "audit"],
+        help="runs and the journal; a cluster; questions to a large journal",
+    )
     parser.add_argument("--quick", action="store_true", help="fewer, smaller measurements: about a minute")
     parser.add_argument("--size", type=int, help="tasks of the largest finished run (default 100,000; quick 10,000)")
+    parser.add_argument("--tasks", type=int, help="tasks of the journal for audit (default 1,000,000; quick 20,000)")
     parser.add_argument("--events", type=int, help="events of the largest journal (default 5,000,000; quick 200,000)")
     parser.add_argument("--repeats", type=int, help="rounds of the short measurements (default 5; quick 3)")
     parser.add_argument("--dir", type=Path, default=Path("results"), help="work here (default ./results)")
@@ -47,6 +53,16 @@ def event_rows(places: local.Places, options: argparse.Namespace, repeats: int) 
     yield from events.many_events(places.new(), amount)
 
 
+def audit_in_memory(options: argparse.Namespace) -> None:
+    """Print what is found as it is found; the journal stands in memory where there is room for it."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=shared if shared.is_dir() else None) as place:
+        tasks = options.tasks or (20_000 if options.quick else 1_000_000)
+        found = list(audit.rows(Path(place), tasks))
+    progress("")
+    print(table(found))
+
+
 def main() -> None:
     options = arguments()
     repeats = options.repeats or (3 if options.quick else 5)
@@ -57,6 +73,9 @@ def main() -> None:
         found = list(slurm.rows(options.repeats or (1 if options.quick else 10), quick=options.quick))
         progress("")
         print(table(found))
+        return
+    if options.what == "audit":
+        audit_in_memory(options)
         return
     options.dir.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="bench-", dir=options.dir)).resolve()

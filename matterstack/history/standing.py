@@ -1,4 +1,4 @@
-"""What happened: read-only questions to a journal, also while a controller works on it."""
+"""How runs and tasks stand now, and their events as recorded: what the command line shows."""
 
 from __future__ import annotations
 

@@ -1,0 +1,69 @@
+"""The views of the journal that anybody may rely on, from any SQLite tool; docs/history.md has them for users.
+
+Names and columns stay as they are once released; new ones may come behind the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def _micros(column: str, name: str = "") -> str:
+    """Return a time in µs since 1970 as ISO 8601 with milliseconds."""
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1e6, 'unixepoch') AS {name or column}"
+
+
+def _seconds(column: str) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, 'unixepoch') AS {column}"
+
+
+_TIMES: Final = ", ".join(
+    [
+        *(_micros(column) for column in ("requested_at", "submitted_at")),
+        *(_seconds(column) for column in ("started_at", "ended_at")),
+        _micros("recorded_at"),
+    ]
+)
+_ATTEMPT: Final = (
+    "run, task, state, attempt, reason, exit_code, signal, detail, profile, job_id, node, token,"
+    f" {_TIMES}, cancel_requested"
+)
+_COUNT: Final = "coalesce((SELECT n FROM counts c WHERE c.run = r.run AND c.state = '{0}'), 0) AS {1}"
+_COUNTS: Final = ", ".join(_COUNT.format(word, word.lower()) for word in ("PENDING", "RUNNING", "COMPLETED", "FAILED"))
+_SUM: Final = "sum(sum(CASE state WHEN '{0}' THEN n ELSE 0 END)) OVER w AS {1}"
+_SUMS: Final = ", ".join(_SUM.format(word, word.lower()) for word in ("PENDING", "RUNNING", "COMPLETED", "FAILED"))
+
+VIEWS: Final[dict[str, str]] = {
+    "history_runs": f"""
+  SELECT run, name, {_micros("created_at")}, {_micros("started_at")}, {_micros("stopped_at")}, why, host, pid, {_COUNTS}
+  FROM runs r""",
+    "history_tasks": f"""
+  SELECT {_ATTEMPT}, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'
+    WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END AS stage, subject, ord AS place
+  FROM tasks WHERE NOT dropped""",
+    "history_attempts": f"SELECT {_ATTEMPT}, subject FROM attempts",
+    "history_events": f"""
+  SELECT e.position, {_micros("e.at", "time")}, s.name AS run, substr(u.name, length(s.name) + 2) AS task,
+    t.name AS type, e.data, u.name AS subject
+  FROM events e JOIN streams s ON s.id = e.stream JOIN subjects u ON u.id = e.subject JOIN types t ON t.id = e.type
+  WHERE s.name NOT GLOB '*/requests'""",
+    "history_waits": """
+  SELECT run, task, attempt, state, profile, node, started_at - submitted_at / 1e6 AS queue_wait_s,
+    ended_at - started_at AS run_time_s, subject
+  FROM attempts""",
+    "history_retries": f"""
+  SELECT a.run, a.task, a.attempt, a.reason, a.exit_code, a.signal, a.detail, {_micros("e.at", "retried_at")},
+    coalesce(json_extract(e.data, '$.why'), '') AS why, a.subject
+  FROM past_attempts a JOIN events e ON e.position = (SELECT position FROM events
+    WHERE subject = (SELECT id FROM subjects WHERE name = a.subject)
+    AND stream = (SELECT id FROM streams WHERE name = a.run)
+    AND type = (SELECT id FROM types WHERE name = 'TaskRetried') AND at >= a.recorded_at ORDER BY position LIMIT 1)
+  WHERE a.state = 'FAILED'""",
+    "history_counts": f"""
+  SELECT run, strftime('%Y-%m-%dT%H:%M:%SZ', second + 1, 'unixepoch') AS time, {_SUMS}
+  FROM (SELECT run, second, after AS state, n FROM moves UNION ALL SELECT run, second, before, -n FROM moves)
+  GROUP BY run, second WINDOW w AS (PARTITION BY run ORDER BY second)""",
+    "history_usage": "SELECT run, profile, state, attempts, run_us / 1e6 AS run_time_s FROM usage",
+}
+
+SCHEMA: Final = "".join(f"CREATE VIEW {name} AS {select};\n" for name, select in VIEWS.items())
