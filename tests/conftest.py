@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -20,10 +23,41 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+@pytest.fixture
+def died(record_property):
+    """Takes down where a controller died whose tasks all came out right; told at the end of the tests."""
+
+    def take(backend, where):
+        record_property("crash point", [backend, where])
+
+    return take
+
+
+CRASH_POINTS = "MATTERSTACK_CRASH_POINTS"
+"""Names a file for the points at which a controller died; see scripts/docs."""
+
+
 def pytest_terminal_summary(terminalreporter):
+    tell_crash_points(terminalreporter)
     skipped = [report for report in terminalreporter.stats.get("skipped", ()) if INSTALL in str(report.longrepr)]
     if skipped:
         terminalreporter.section("no real cluster", red=True)
         terminalreporter.line(
             f"{len(skipped)} tests on a real Slurm or sshd were NOT RUN. `{INSTALL}`, as root, gets what they need."
         )
+
+
+def tell_crash_points(terminalreporter):
+    """Say at how many points a controller died, of those tests that passed."""
+    points = Counter(
+        tuple(value)
+        for report in terminalreporter.stats.get("passed", ())
+        for name, value in report.user_properties
+        if name == "crash point" and value[1]
+    )
+    for backend in sorted({backend for backend, _ in points}):
+        of_it = {where: count for (of, where), count in points.items() if of == backend}
+        terminalreporter.line(f"{backend}: the controller died at {sum(of_it.values())} points of {len(of_it)} kinds.")
+    if points and CRASH_POINTS in os.environ:
+        rows = [[*point, count] for point, count in sorted(points.items())]
+        Path(os.environ[CRASH_POINTS]).write_text(json.dumps(rows))
