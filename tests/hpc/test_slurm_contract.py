@@ -7,6 +7,7 @@ from fake_slurm import FakeSlurm
 from test_backend_contract import *  # noqa: F403  # the contract's tests
 
 from matterstack import Task
+from matterstack.errors import UnknownJob
 from matterstack.runtime.backends.hpc import SlurmBackend, Waits
 from matterstack.runtime.backends.hpc import backend as backend_module
 
@@ -37,3 +38,9 @@ def test_a_long_log_comes_in_pages(backend, monkeypatch, length):
         assert backend.get_logs(job_id) == {"stdout": text, "stderr": ""}
         assert backend.read_log(job_id, "stdout", 3) == text[3:13].encode()
         backend.retrieve(job_id, "stdout.txt")
+
+
+@pytest.mark.parametrize("ask", ["poll", "get_logs", "cancel"])
+def test_an_id_that_nobody_was_given_is_told_however_well_it_looks(backend, ask):
+    with pytest.raises(UnknownJob, match="9@run/a/1"):
+        getattr(backend, ask)("9@run/a/1")

@@ -176,7 +176,14 @@ class SlurmBackend(ComputeBackend):
 
     def get_logs(self, job_id: str) -> dict[str, str]:
         """Return what the job has written; bytes that are no UTF-8 are replaced."""
-        return {stream: self._whole_log(job_id, stream).decode("utf-8", "replace") for stream in ("stdout", "stderr")}
+        logs: dict[str, str] = {}
+        try:
+            for stream in ("stdout", "stderr"):
+                logs[stream] = self._whole_log(job_id, stream).decode("utf-8", "replace")
+        finally:
+            if not any(logs.values()):
+                self.poll(job_id)  # raises where there never was such a job, maybe not even its workspace
+        return logs
 
     def _whole_log(self, job_id: str, stream: str) -> bytes:
         log = page = self.read_log(job_id, stream, 0)
