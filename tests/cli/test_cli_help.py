@@ -51,6 +51,11 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"matterstack {__version__}\n"
 
 
+def test_the_package_can_be_run_without_its_script():
+    command = [sys.executable, "-m", "matterstack", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"matterstack {__version__}\n"
+
+
 def test_help_loads_nothing_that_takes_time():
     code = "from matterstack.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert loaded_by(code) == []

@@ -122,6 +122,15 @@ class Chaos:
     def last_words(self) -> str:
         return (self.place / "controller.log").read_text(errors="replace")[-3000:]
 
+    def left_in_the_queue(self) -> str:
+        """Return what stays there: a controller that was killed learns anew from the nodes what has ended."""
+        deadline = time.monotonic() + 180
+        left = "?"
+        while self.cluster is not None and left and time.monotonic() < deadline:
+            left = self.cluster.run(["squeue", "-h", "-r"]).stdout.strip()
+            time.sleep(0.5)
+        return left if self.cluster is not None else ""
+
     def problems(self) -> list[str]:
         """Return what does not hold at the end."""
         found: list[str] = []
@@ -141,7 +150,7 @@ class Chaos:
         backend.close()
         with History(self.place / "j.db") as history:
             events = Counter(event.type for event in history.events("chaos"))
-        if self.cluster is not None and (left := self.cluster.run(["squeue", "-h", "-r"]).stdout.strip()):
+        if left := self.left_in_the_queue():
             found.append(f"left in the queue: {left}")
         print(
             f"   attempts {events['SubmitRequested']}, starts {events['JobStarted']}, retries {events['TaskRetried']}"
