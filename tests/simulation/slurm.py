@@ -166,6 +166,8 @@ class Slurm:
         elif run is not None and run.over:
             word, code = ("COMPLETED", 0) if run.code == 0 else ("FAILED", run.code or 1)
             self._plan(job, self.chance.uniform(1, 30), lambda: self._end(job, word, code, 0))
+        elif run is None:  # its node says that it has no such job
+            self._plan(job, self.chance.uniform(1, 60), lambda: self.fail_node(job, "NODE_FAIL"))
 
     # ---- submission ---------------------------------------------------------------------------------
 
