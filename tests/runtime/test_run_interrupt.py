@@ -153,10 +153,11 @@ def test_cancelling_queued_tasks_and_ctrl_c_at_once_is_no_crash(tmp_path, local,
             self.cancel([f"t{i}" for i in range(2, 8)], "test")
             self.commit()
             self.stop()
+        elif done and not self.withdrawing and not any(a.cancel_requested and a.live for a in self.attempts.values()):
+            gate.touch()
 
     monkeypatch.setattr(Engine, "turn", turn_once_more)
     gate = tmp_path / "gate"
-    threading.Timer(0.5, gate.touch).start()
     tasks = [Task(f"while [ ! -e {gate} ]; do sleep 0.02; done", f"t{i}") for i in range(8)]
     journal = tmp_path / "j.db"
     result = run_workflow(Workflow("run", tasks), backend=local(), journal=journal)
