@@ -37,6 +37,7 @@ class Walk:
     def __init__(self, path, draw):
         self.path, self.draw, self.at = path, draw, BEGIN
         self.dropped: set[str] = set()
+        self.renewed = set(TASKS)  # those whose next attempt has another number, as an engine gives it
         self.states, self.numbers, self.orders = dict.fromkeys(TASKS), dict.fromkeys(TASKS, 0), count()
         with open_journal(path) as journal:
             created = ev.RunCreated(key="k", name="run", version="1")
@@ -64,7 +65,10 @@ class Walk:
         kind, n = self.draw(st.sampled_from(kinds)), self.draw(st.integers(1, 3))
         self.dropped = self.dropped - {task} | ({task} if kind == "TaskDropped" else set())
         if kind == "SubmitRequested":
-            self.numbers[task] += self.draw(st.integers(0, 1))
+            self.numbers[task] += task in self.renewed
+            self.renewed.discard(task)
+        elif kind in ("TaskRetried", "TaskChanged"):
+            self.renewed.add(task)
         made = {
             "SubmitRequested": ev.SubmitRequested(max(self.numbers[task], 1), f"t{n}", profile=["", "p", "q"][n - 1]),
             "JobSubmitted": ev.JobSubmitted(str(n)),
