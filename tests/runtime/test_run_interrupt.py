@@ -10,7 +10,6 @@ import subprocess
 import sys
 import termios
 import textwrap
-import threading
 
 import pytest
 from campaigns import check_journal, events, states
