@@ -11,6 +11,7 @@ from importlib import import_module
 
 from matterstack import __version__
 
+BY = ("run", "task", "profile", "account", "reason")
 _EPILOG = "Exit codes: 0 done, 1 the run failed or a check did, 2 it could not be done, 130 interrupted."
 
 
@@ -82,8 +83,40 @@ def parser() -> argparse.ArgumentParser:
     _config(profiles)
     _json(profiles)
 
+    _looking(commands)
+    _reporting(commands)
     _keeping(commands)
     return top
+
+
+def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    watch = _command(commands, "watch", "watch", "show on a terminal how a run goes; q leaves")
+    _run_argument(watch)
+
+    serve = _command(commands, "serve", "serving", "show the page of a run as it goes, to this machine only")
+    _run_argument(serve)
+    serve.add_argument("--port", metavar="N", type=int, default=0, help="the port to listen on; by default a free one")
+
+
+def _reporting(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = _command(
+        commands, "report", "usage", "write a run as one HTML page, or, with the word usage, what attempts used"
+    )
+    report.add_argument("what", metavar="RUN|usage", help="the run to write a page of, or the word usage")
+    report.add_argument("-o", "--output", metavar="FILE", help="the page; by default RUN.html, - for standard output")
+    usage = report.add_argument_group("report usage")
+    usage.add_argument("--run", metavar="RUN", help="only this run's; by default all of the journal")
+    usage.add_argument("--task", metavar="GLOB", help="only tasks of this name, or of a pattern such as 'relax-*'")
+    usage.add_argument("--profile", metavar="P", help="only tasks that name this profile")
+    usage.add_argument("--account", metavar="A", help="only what this account was charged")
+    usage.add_argument(
+        "--by",
+        choices=BY,
+        default="run",
+        help="a line for each run, task (its name up to its number)"
+        ", profile, account, or reason of failure; by default run",
+    )
+    _json(report)
 
 
 def _keeping(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from matterstack.core.usage import Usage
+
 
 class Event(Struct, frozen=True, omit_defaults=True):
     """Base of all events of a task."""
@@ -130,6 +132,19 @@ class TaskRetried(Event, frozen=True, omit_defaults=True):
     why: str = ""
 
 
+class UsageRecorded(Event, frozen=True, omit_defaults=True):
+    """What attempt ``attempt``, which has ended, used; once an attempt, and maybe after the next one began.
+
+    ``cores``, ``memory`` (bytes) and ``limit_s`` are what its task asked for.
+    """
+
+    attempt: int
+    usage: Usage
+    cores: int = 1
+    memory: int | None = None
+    limit_s: float | None = None
+
+
 class RunCreated(Event, frozen=True, omit_defaults=True):
     """A run began to exist; ``key`` is random and part of every token."""
 
@@ -200,6 +215,7 @@ TYPES: Final[dict[str, type[Event]]] = {
         TaskCompleted,
         TaskFailed,
         TaskRetried,
+        UsageRecorded,
         RunCreated,
         RunStarted,
         RunStopped,

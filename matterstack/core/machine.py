@@ -54,6 +54,7 @@ TRANSITIONS: Final[list[tuple[str, list[State], State | None]]] = [
     ("TaskRetried",     [FAILED],                      PENDING),
     ("TaskChanged",     [PENDING, COMPLETED, FAILED],  PENDING),
     ("TaskDropped",     [PENDING, COMPLETED, FAILED],  SAME),
+    ("UsageRecorded",   [PENDING, RUNNING, COMPLETED, FAILED], SAME),  # the next attempt may have begun
 ]  # fmt: skip
 
 

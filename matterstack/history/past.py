@@ -12,11 +12,13 @@ from matterstack.core import events as ev
 from matterstack.errors import UnknownName
 from matterstack.history import filters, spans, steps
 from matterstack.history.filters import Time, Words
+from matterstack.history.ledger import ledger
 from matterstack.history.moments import tasks_at
 from matterstack.history.rows import (
     AttemptRow,
     CountRow,
     EventRow,
+    LedgerRow,
     RetryRow,
     Rows,
     RunRow,
@@ -181,6 +183,18 @@ class Past:
     def usage(self, run: str | None = None) -> Rows[UsageRow]:
         """Return how many attempts ended and how long they ran, by profile and state."""
         return spans.usage(self._query, filters.known_run(self._query, run) if run is not None else None)
+
+    def ledger(
+        self,
+        by: str = "run",
+        *,
+        run: str | None = None,
+        task: str | None = None,
+        profile: str | None = None,
+        account: str | None = None,
+    ) -> Rows[LedgerRow]:
+        """Return what attempts cost, by ``run``, ``task`` pattern, ``profile``, ``account`` or ``reason``."""
+        return ledger(self._query, by=by, run=run, task=task, profile=profile, account=account)
 
     def view(self, name: str, run: str | None = None) -> Rows[Any]:
         """Return the rows of one of the journal's views, such as ``history_waits``, as its columns name them."""

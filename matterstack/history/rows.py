@@ -162,6 +162,31 @@ class UsageRow(NamedTuple):
     run_time_s: float
 
 
+class LedgerRow(NamedTuple):
+    """What some attempts cost. None: of none of them it is known.
+
+    ``core_hours`` counts the cores that were allocated, or asked for where that is not known; ``wasted_core_hours``
+    those of failed attempts. ``unmeasured``: attempts that ran and of which memory or CPU time is not known. Memory is
+    in GB (1e9 bytes); ``used`` is the most of any attempt. ``suggested``: for the next campaign, a fifth above that.
+    """
+
+    key: str
+    attempts: int
+    failed: int
+    core_hours: float
+    wasted_core_hours: float
+    cpu_efficiency: float | None
+    queue_wait_mean_s: float | None
+    queue_wait_max_s: float | None
+    asked_memory_gb: float | None
+    used_memory_gb: float | None
+    suggested_memory_gb: float | None
+    asked_minutes: float | None
+    used_minutes: float | None
+    suggested_minutes: int | None
+    unmeasured: int
+
+
 class Rows(list[T]):
     """A list of rows, all of one kind."""
 

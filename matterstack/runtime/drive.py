@@ -18,6 +18,7 @@ from journal import Journal, Lease
 from matterstack.core.attempt import Attempt
 from matterstack.core.machine import State
 from matterstack.core.schedule import Schedule
+from matterstack.runtime.accounts import END_S
 from matterstack.runtime.engine import Engine
 from matterstack.runtime.requests import Inbox
 from matterstack.runtime.workers import Workers
@@ -103,6 +104,7 @@ class Driver:
         self._inbox = Inbox(journal, engine.facts.run)
         self._interrupts = Interrupts(wake)
         self._observed_at = 0.0
+        self._accounts_until: float | None = None
 
     def run(self) -> bool:
         """Return True when nothing is left to do, False when the run was interrupted; tasks may then go on.
@@ -116,12 +118,13 @@ class Driver:
             with self._interrupts.installed():
                 self._engine.begin(only=self._only)
                 self._requests()
-                while not self._over():
+                while not self._over() or self._accounting():
                     if self._interrupts.count:
                         return self._interrupted()
                     self._turn(TURN_S)
                     if self._over():
                         self._requests()  # what was asked just now is not left behind
+                self._engine.turn()
                 self._show(final=True)
                 return True
         finally:
@@ -132,6 +135,15 @@ class Driver:
         if self._only is None:
             return self._engine.done
         return not any(self._engine.attempts[task_id].live for task_id in self._only)
+
+    def _accounting(self) -> bool:
+        """Return whether to wait, where all is over, for what the last attempts used; for seconds at most."""
+        if not self._workers.owing:
+            return False
+        if self._accounts_until is None:
+            self._accounts_until = time.monotonic() + END_S + 1.0
+            self._workers.close_accounts()
+        return time.monotonic() < self._accounts_until
 
     def _turn(self, timeout_s: float) -> None:
         self._wake.wait(timeout_s)
@@ -146,6 +158,7 @@ class Driver:
 
     def _requests(self) -> None:
         if self._inbox.act(self._engine):
+            self._accounts_until = None
             self._engine.restart_schedule(self._reschedule())
         self._engine.turn()
 

@@ -29,6 +29,7 @@ from matterstack.runtime.reports import (
     Stalled,
     Submitted,
     Trouble,
+    Used,
     Withdrawn,
 )
 from matterstack.runtime.workers import Lane, Workers
@@ -68,8 +69,6 @@ class Engine:
         self._by_job: dict[str, str] = {}
         self._pending_facts: list[tuple[str, ev.Event]] = []
         self._effects: list[Effect] = []
-
-    # ---- state ----------------------------------------------------------------------------------
 
     @property
     def live(self) -> int:
@@ -208,6 +207,8 @@ class Engine:
                 self._absent(report.task_id, report.detail)
             case Stalled():
                 self._stalled(report)
+            case Used():
+                self._record(report.task_id, report.event)
             case Withdrawn():
                 self._take_back(lane, report)
             case Held():

@@ -8,9 +8,12 @@ from functools import cache
 from itertools import groupby
 from typing import Any, Final
 
+from msgspec.structs import astuple
+
 from journal import RecordedEvent
 from matterstack.core import events as ev
 from matterstack.core.machine import SAME, TRANSITIONS
+from matterstack.core.usage import Usage
 from matterstack.errors import IllegalTransition
 from matterstack.runtime import views
 
@@ -20,6 +23,8 @@ _ATTEMPT: Final = (
     "attempt, token, gen, array, idx, profile, job_id, reason, exit_code, signal, detail, word, requested_at,"
     " submitted_at, started_at, ended_at, recorded_at, node, pid, cancel_requested"
 )
+
+_USAGE: Final = ", ".join(Usage.__struct_fields__)
 
 _SCHEMA: Final = f"""
 CREATE TABLE runs (
@@ -79,6 +84,10 @@ WHEN new.state IN ('COMPLETED', 'FAILED') AND old.state <> new.state AND new.tok
       CAST(round(coalesce(new.ended_at - new.started_at, 0) * 1e6) AS INTEGER))
     ON CONFLICT DO UPDATE SET attempts = attempts + 1, run_us = run_us + excluded.run_us;
 END;
+CREATE TABLE usage_rows (
+  subject TEXT NOT NULL, attempt INTEGER NOT NULL, run TEXT NOT NULL, recorded_at INTEGER NOT NULL,
+  cores INTEGER NOT NULL, asked_memory INTEGER, limit_s REAL, {_USAGE}, PRIMARY KEY (subject, attempt)
+) WITHOUT ROWID;
 {views.SCHEMA}"""
 
 _NO_ATTEMPT: Final = (
@@ -147,7 +156,7 @@ class TaskTables:
     """The projection. An event that does not fit its task's state is refused, and the append with it."""
 
     name = "matterstack"
-    version = 5
+    version = 6
     schema = _SCHEMA
 
     def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
@@ -158,6 +167,8 @@ class TaskTables:
                 continue
             if kind == "TaskAdded":
                 connection.executemany(_ADD, map(_added, records))
+            elif kind == "UsageRecorded":
+                connection.executemany(_USED, map(_used, records))
             elif kind in _UPDATES:
                 _update(connection, kind, records)
             else:
@@ -176,6 +187,17 @@ def _added(record: RecordedEvent) -> tuple[object, ...]:
     assert isinstance(event, ev.TaskAdded)
     task = record.subject.partition("/")[2]
     return record.subject, record.stream, task, event.order, event.spec_hash, record.position, record.at
+
+
+# What was recorded first counts; a second record of an attempt would be a mistake that must not end a run.
+_USED: Final = f"INSERT OR IGNORE INTO usage_rows VALUES ({', '.join('?' * (7 + len(Usage.__struct_fields__)))})"
+
+
+def _used(record: RecordedEvent) -> tuple[object, ...]:
+    event = ev.decode("UsageRecorded", record.data)
+    assert isinstance(event, ev.UsageRecorded)
+    asked = (event.cores, event.memory, event.limit_s)
+    return record.subject, event.attempt, record.stream, record.at, *asked, *astuple(event.usage)
 
 
 def _update(connection: sqlite3.Connection, kind: str, records: list[RecordedEvent]) -> None:

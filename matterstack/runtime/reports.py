@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from matterstack.core.events import UsageRecorded
 from matterstack.core.evidence import Evidence
 from matterstack.runtime.backends.base import Submission
 
@@ -30,6 +31,13 @@ class Seen(Struct, frozen=True):
 
     job_id: str
     evidence: Evidence
+
+
+class Used(Struct, frozen=True):
+    """What an ended attempt of the task used."""
+
+    task_id: str
+    event: UsageRecorded
 
 
 class Stalled(Struct, frozen=True):
@@ -86,7 +94,7 @@ class Crashed(Struct, frozen=True):
     error: BaseException
 
 
-Report = Submitted | Refused | Seen | Stalled | Withdrawn | InDoubt | Absent | Held | Notice | Trouble | Crashed
+Report = Submitted | Refused | Seen | Used | Stalled | Withdrawn | InDoubt | Absent | Held | Notice | Trouble | Crashed
 Fetch = Callable[[str, str], Path]  # a file that a task wrote, by task id and name; FileNotFoundError
 
 

@@ -13,8 +13,22 @@ def _micros(column: str, name: str = "") -> str:
     return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1e6, 'unixepoch') AS {name or column}"
 
 
-def _seconds(column: str) -> str:
-    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, 'unixepoch') AS {column}"
+def _seconds(column: str, name: str = "") -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column}, 'unixepoch') AS {name or column}"
+
+
+# What an attempt's task asked for, where nobody recorded the use: in the spec that held when it was requested.
+_ASKED: Final = """(SELECT json_extract(e.data, '$.spec.{0}') FROM events e
+      WHERE e.subject = (SELECT id FROM subjects WHERE name = a.subject) AND e.at <= a.requested_at
+      AND e.stream = (SELECT id FROM streams WHERE name = a.run)
+      AND e.type IN (SELECT id FROM types WHERE name IN ('TaskAdded', 'TaskChanged'))
+      ORDER BY e.position DESC LIMIT 1)"""
+_USE_TIMES: Final = (
+    ("submit", "u.submit, a.submitted_at / 1e6"),
+    ("eligible", "u.eligible, NULL"),
+    ("start", "u.start, a.started_at"),
+    ('"end"', "u.end, a.ended_at"),
+)
 
 
 _TIMES: Final = ", ".join(
@@ -63,6 +77,19 @@ VIEWS: Final[dict[str, str]] = {
   SELECT run, strftime('%Y-%m-%dT%H:%M:%SZ', second + 1, 'unixepoch') AS time, {_SUMS}
   FROM (SELECT run, second, after AS state, n FROM moves UNION ALL SELECT run, second, before, -n FROM moves)
   GROUP BY run, second WINDOW w AS (PARTITION BY run ORDER BY second)""",
+    "history_attempt_usage": f"""
+  SELECT a.run, a.task, a.attempt, a.state, a.reason, a.profile, a.job_id, coalesce(u.source, 'events') AS source,
+    CASE WHEN u.subject IS NULL THEN 'memory and CPU time: nobody recorded them' ELSE u.unknown END AS unknown,
+    {", ".join(_seconds(f"coalesce({column})", name) for name, column in _USE_TIMES)},
+    coalesce(u.elapsed_s, a.ended_at - a.started_at) AS elapsed_s, u.cpus, u.memory AS memory_b,
+    u.max_rss AS max_rss_b, u.cpu_s, coalesce(nullif(u.nodes, ''), a.node) AS nodes, coalesce(u.account, '') AS account,
+    coalesce(u.partition, '') AS partition, coalesce(u.qos, '') AS qos, u.restarts,
+    coalesce(a.exit_code, u.exit_code) AS exit_code, coalesce(a.signal, u.signal) AS signal,
+    coalesce(u.cores, {_ASKED.format("cores")}, 1) AS asked_cores,
+    iif(u.subject IS NOT NULL, u.asked_memory, {_ASKED.format("memory_gb")} * 1000000000) AS asked_memory_b,
+    iif(u.subject IS NOT NULL, u.limit_s, {_ASKED.format("time_limit_minutes")} * 60.0) AS asked_s, a.subject
+  FROM attempts a LEFT JOIN usage_rows u ON u.subject = a.subject AND u.attempt = a.attempt
+  WHERE a.recorded_at IS NOT NULL""",
     "history_usage": "SELECT run, profile, state, attempts, run_us / 1e6 AS run_time_s FROM usage",
 }
 

@@ -26,6 +26,7 @@ from matterstack.errors import (
     SubmitRefusedError,
     UnknownJob,
 )
+from matterstack.runtime.accounts import Accounts
 from matterstack.runtime.backends.base import ComputeBackend, Submission
 from matterstack.runtime.reports import (
     Absent,
@@ -67,6 +68,7 @@ class BackendWorker:
         self._live: set[str] = set()
         self._last: dict[str, Evidence] = {}
         self._stalls = Stalls()
+        self.accounts = Accounts(backend)
         self._reports: list[Report] = []
         self._interrupted = threading.Event()
         self._stopping = self._hurry = False
@@ -93,6 +95,7 @@ class BackendWorker:
 
     def submit(self, offers: Iterable[Offer]) -> None:
         """Submit these, in order."""
+        self.accounts.go_on()
         self._offers.extend(offers)
         self._interrupt()
 
@@ -118,6 +121,7 @@ class BackendWorker:
         """Report evidence of these jobs, by job id, which an earlier process submitted."""
         for job_id, submission in jobs.items():
             self.backend.recognize(job_id, submission)
+            self.accounts.know(job_id, submission)
         with self._lock:
             self._live.update(jobs)
         self._interrupt()
@@ -126,6 +130,11 @@ class BackendWorker:
         """Ask no more for these jobs: their attempts have been taken back."""
         with self._lock:
             self._live.difference_update(job_ids)
+
+    def close_accounts(self) -> None:
+        """Report soon what the ended jobs used, or that it is not known."""
+        self.accounts.last_call()
+        self._interrupt()
 
     def collect(self) -> list[Report]:
         """Return what was reported since the last call."""
@@ -171,7 +180,7 @@ class BackendWorker:
     def _wait_s(self) -> float:
         """Return how long nothing is to be done: until the next poll, or the next offer that is due again."""
         dues = [offer.due for offer in self._later]
-        return max(0.0, min([self._poll_s, *(due - time.monotonic() for due in dues)]))
+        return max(0.0, min([self._poll_s, self.accounts.wait_s, *(due - time.monotonic() for due in dues)]))
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -191,7 +200,11 @@ class BackendWorker:
         if self._offers:
             asked = True
             self._submit()
-        return self._poll() or asked
+        asked = self._poll() or asked
+        if used := self.accounts.ask():
+            self._report([*used])
+            self.accounts.settle(used)
+        return asked
 
     def _cancel(self) -> None:
         """Cancel in one call where the backend has one for many; a job stays listed until it was asked for."""
@@ -282,6 +295,7 @@ class BackendWorker:
         task_id = offer.submission.task.task_id
         match answer:
             case str():
+                self.accounts.know(answer, offer.submission)
                 with self._lock:
                     self._live.add(answer)
                 return [Submitted(task_id, answer)]
@@ -338,6 +352,7 @@ class BackendWorker:
             for one in seen:
                 if status_of(one.evidence).state in (COMPLETED, FAILED):
                     self._live.discard(one.job_id)
+                    self.accounts.ended(one.job_id)
                     self._last.pop(one.job_id, None)
                 else:
                     self._last[one.job_id] = one.evidence

@@ -82,6 +82,16 @@ class Workers:
         for lane in self:
             lane.worker.start()
 
+    def close_accounts(self) -> None:
+        """Let every worker tell what the ended jobs used."""
+        for lane in self:
+            lane.worker.close_accounts()
+
+    @property
+    def owing(self) -> bool:
+        """Whether a worker has still to tell that."""
+        return any(lane.worker.accounts.owing for lane in self)
+
     def stop(self) -> None:
         """End all workers, after the calls at hand."""
         for lane in self:

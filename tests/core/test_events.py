@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matterstack.core import events as ev
+from matterstack.core.usage import Usage
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 plain = st.none() | st.booleans() | st.integers(-9, 9) | texts
@@ -14,6 +15,7 @@ BY_TYPE = {
     str: texts,
     float | None: st.none() | st.floats(0, 4e9),
     int | None: st.none() | st.integers(0, 2**31),
+    Usage: st.builds(Usage),
     dict[str, int]: st.dictionaries(texts, st.integers(0, 9), max_size=3),
 }
 

@@ -6,6 +6,7 @@ from matterstack.core import events as ev
 from matterstack.core import machine
 from matterstack.core.attempt import Attempt, evolve, fold
 from matterstack.core.machine import SAME, TRANSITIONS, State, compile_machine, next_states
+from matterstack.core.usage import Usage
 from matterstack.errors import IllegalTransition
 
 SAMPLES = {
@@ -23,6 +24,7 @@ SAMPLES = {
     "TaskRetried": ev.TaskRetried("asked for"),
     "TaskChanged": ev.TaskChanged(0, "hash", {"command": "true"}),
     "TaskDropped": ev.TaskDropped(),
+    "UsageRecorded": ev.UsageRecorded(1, Usage("sacct", cpus=2)),
 }
 LITERAL = {
     (event, source): source if target is SAME else target
@@ -64,6 +66,10 @@ def test_the_table_is_this():
         ("TaskDropped", p): p,
         ("TaskDropped", c): c,
         ("TaskDropped", f): f,
+        ("UsageRecorded", p): p,
+        ("UsageRecorded", r): r,
+        ("UsageRecorded", c): c,
+        ("UsageRecorded", f): f,
     } == next_states()
 
 

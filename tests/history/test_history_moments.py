@@ -16,6 +16,7 @@ from journal import NewEvent
 from matterstack.core import events as ev
 from matterstack.core.attempt import fold
 from matterstack.core.machine import TRANSITIONS, next_states
+from matterstack.core.usage import Usage
 from matterstack.runtime.opening import open_journal
 
 TASKS = ("a", "b")
@@ -79,6 +80,7 @@ class Walk:
             "TaskCompleted": ev.TaskCompleted(2000.25 + n, detail="done"),
             "TaskFailed": ev.TaskFailed("TIMEOUT", 2000.25 if n > 1 else None, n, 9, "late", "TIMEOUT"),
             "TaskChanged": ev.TaskChanged(next(self.orders), "h2", {}),
+            "UsageRecorded": ev.UsageRecorded(n, Usage("sacct", max_rss=n)),
         }
         return made[kind] if kind in made else ev.TYPES[kind]()
 
@@ -153,6 +155,7 @@ LIFE = [
     ev.CancelRequested(),
     ev.TaskFailed("CANCELLED", 1002.0, None, 15, "by hand"),
     ev.TaskRetried("asked for"),
+    ev.UsageRecorded(1, Usage("sacct", cpu_s=1.5)),
     ev.SubmitRequested(2, "t2"),
     ev.JobSubmitted("8"),
     ev.CancelRequested(),

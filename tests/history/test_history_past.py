@@ -216,7 +216,7 @@ def test_views_have_what_the_rows_have(past):
         "history_events": past.events(), "history_waits": past.waits(), "history_retries": past.retries(),
         "history_usage": past.usage(),
     }  # fmt: skip
-    assert {*pairs, "history_counts"} == set(VIEWS)
+    assert {*pairs, "history_counts", "history_attempt_usage"} == set(VIEWS)
     for view, rows in pairs.items():
         found = past.view(view)
         assert found.kind._fields[: len(rows.kind._fields)] == rows.kind._fields

@@ -166,6 +166,7 @@ def sacct():
         code = int(fact(job, "code", "0"))
         values = {"JobIDRaw": f"{number}{index and index + '0'}", "JobID": job.name, "JobName": fact(job, "name")}
         values |= {"State": fact(job, "word"), "ExitCode": f"{code}:0", "Submit": fact(job, "submit")}
+        values |= {"ElapsedRaw": "1", "AllocCPUS": "1", "AllocTRES": "cpu=1,mem=1G", "Account": "acct"}
         values |= {"Start": fact(job, "start") or "Unknown", "End": fact(job, "end") or "Unknown", "NodeList": "n1"}
         fields = (option("o") or option("format")).split(",")
         print("|".join(values.get(field.partition("%")[0], "") for field in fields) + "|" * ("-p" in ARGUMENTS))

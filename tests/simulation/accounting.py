@@ -132,3 +132,19 @@ class Accounting:
     def by_id(self, ids: list[str]) -> str:
         wanted = set(ids)
         return "".join(row.line() for row in self.rows if row.shown in wanted or str(row.id) in wanted)
+
+    def usage(self, ids: list[str]) -> str:
+        """Return what ``sacct`` without ``-X`` prints: a row a start, with a step where it ran."""
+        lines = []
+        for line in self.by_id(ids).splitlines():
+            _, shown, word, codes, submit, start, end, node, name, _ = line.split("|")
+            ran = start.isdecimal() and end.isdecimal()
+            elapsed = int(end) - int(start) if ran else 0
+            times = f"{submit}|{submit}|{start}|{end}|{elapsed}"
+            lines.append(
+                f"{shown}|{word}|{codes}|{times}|1|cpu=1,mem=1G,node=1||00:01|{node}|acct|part|normal|{name}|\n"
+            )
+            if ran and node == "n1":
+                step = f"{shown}.batch|{word}|{codes}|{times}|1|cpu=1|2048K|00:01.500|{node}|acct|||batch|\n"
+                lines.append(step)
+        return "".join(lines)

@@ -168,6 +168,8 @@ class Shell:
             if queue_command() not in line:
                 raise UnknownScript(line)
             yield from self._ask("queue", self._squeue)
+        elif line.startswith("say usage; "):
+            yield from self._ask("usage", lambda: self._sacct(line))
         elif line.startswith("say accounting; "):
             yield from self._ask("accounting", lambda: self._sacct(line))
         else:
@@ -207,7 +209,7 @@ class Shell:
         ids = [one for found in re.findall(r" -j (\S+) ", line) for one in found.split(",")]
         if not ids:
             raise UnknownScript(line)
-        return accounting.by_id(ids), 0, ""
+        return (accounting.usage if "MaxRSS" in line else accounting.by_id)(ids), 0, ""
 
     def _scancel(self, line: str) -> Steps:
         words = shlex.split(line.replace("{", " ").replace(";", " ").replace("}", " ").replace("2>&1", " "))

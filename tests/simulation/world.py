@@ -21,7 +21,7 @@ from matterstack.core import events as ev
 from matterstack.core.attempt import Attempt, fold
 from matterstack.core.workflow import RETRIES
 from matterstack.errors import BackendBroken
-from matterstack.runtime import drive, prepare, worker
+from matterstack.runtime import accounts, drive, prepare, worker
 from matterstack.runtime.backends.hpc import backend, look_up, monitoring, submitting, waits
 from matterstack.runtime.projections import TaskTables
 from matterstack.runtime.specs import WorkflowSpecs
@@ -38,7 +38,7 @@ TASKS = 30
 FAULTS_S = 7200.0  # for so long, at most, things go wrong
 REST_S = 86400.0  # until then everything has to be settled
 _DEEP = 4
-_MODULES = (worker, submitting, monitoring, look_up, backend, drive, journal.store)
+_MODULES = (worker, accounts, submitting, monitoring, look_up, backend, drive, journal.store)
 
 
 class Plan(Struct):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from matterstack.core.evidence import Evidence, JobStatus
 from matterstack.core.spec import Digests
+from matterstack.core.usage import Usage
 from matterstack.core.workflow import Task
 from matterstack.errors import FilesUnsupported, MatterStackError, UnknownJob
 
@@ -155,6 +156,17 @@ class ComputeBackend(ABC):
             BackendUnavailable: Nothing could be asked.
         """
         return {job_id: self.poll(job_id) for job_id in job_ids}
+
+    def usage_many(self, job_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what these ended jobs used, by job id; one that is left out is asked for again, for some minutes.
+
+        A backend that has nothing to tell leaves this as it is and is not asked. Nothing waits for the answer.
+
+        Raises:
+            BackendUnavailable: Nothing could be asked.
+        """
+        del job_ids
+        return {}
 
     def cancel_many(self, job_ids: Collection[str]) -> None:
         """Ask for the end of the jobs, without waiting for it. Unknown ones are passed over."""

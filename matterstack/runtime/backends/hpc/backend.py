@@ -16,6 +16,7 @@ from matterstack.core.machine import COMPLETED, FAILED, PENDING, RUNNING
 from matterstack.core.reconcile import slurm_status, status_of
 from matterstack.core.spec import spec_hash, to_spec
 from matterstack.core.token import token
+from matterstack.core.usage import Usage
 from matterstack.core.workflow import OutputRef, Task
 from matterstack.errors import (
     BackendUnavailable,
@@ -38,6 +39,7 @@ from matterstack.runtime.backends.hpc.retrieval import UnreadableError, Wanted, 
 from matterstack.runtime.backends.hpc.retriever import TRIES, Retriever
 from matterstack.runtime.backends.hpc.submit_script import mark_cancelled
 from matterstack.runtime.backends.hpc.submitting import Submitter
+from matterstack.runtime.backends.hpc.usage import ask_usage
 from matterstack.runtime.backends.hpc.waits import Waits
 from matterstack.runtime.transports import open_transport
 from matterstack.runtime.transports.ssh_config import SSHConfig
@@ -257,6 +259,16 @@ class SlurmBackend(ComputeBackend):
                 self._ends.pop(job_id)
                 self._monitor.forget(job_id)
             return {job_id: one for job_id, one in found.items() if job_id not in ended} | here
+
+    def usage_many(self, job_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what accounting has of the ended jobs, by one question for all."""
+        wanted = {}
+        for job_id in job_ids:
+            if (ref := job_ref(job_id)) is not None:
+                submission = self._jobs.get(job_id)
+                name = batches([submission])[0].name if submission is not None else ""
+                wanted[job_id] = ref.slurm_id.partition(";")[0], name
+        return ask_usage(self._remote, wanted)
 
     @property
     def has_news(self) -> bool:

@@ -19,6 +19,10 @@ ENVIRONMENT: Final = (
 # Both end with a mark, so that a line that was cut is no row. Only the job's name may hold any character.
 QUEUE_FORMAT: Final = "%j#%K|%i|%T|%r|%V|."
 ACCOUNTING_FIELDS: Final = "JobIDRaw,JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
+USAGE_FIELDS: Final = (
+    "JobID,State,ExitCode,Submit,Eligible,Start,End,ElapsedRaw,AllocCPUS,AllocTRES,MaxRSS,TotalCPU,NodeList,Account,"
+    "Partition,QOS,JobName"
+)
 
 # A list of ids must fit into one argument of a command, 128 KiB on Linux.
 _IDS_MAX: Final = 4000
@@ -64,11 +68,23 @@ def accounting_command(slurm_ids: Collection[str], cluster: str = "") -> str:
     Raises:
         ValueError: One of them is no id (sacct would refuse the whole list), or there are none.
     """
+    return _asking_for(slurm_ids, f"{_on(cluster)} -n -p -X -D", ACCOUNTING_FIELDS)
+
+
+def usage_command(slurm_ids: Collection[str], cluster: str = "") -> str:
+    """Return the command that asks what jobs used, a row a start of a job and then a row a step of it.
+
+    Arguments and errors as for `accounting_command`.
+    """
+    return _asking_for(slurm_ids, f"{_on(cluster)} -n -p -D --noconvert", USAGE_FIELDS)
+
+
+def _asking_for(slurm_ids: Collection[str], options: str, fields: str) -> str:
     if not slurm_ids or (wrong := [one for one in slurm_ids if not _ID.fullmatch(one)]):
         raise ValueError(f"not an id of Slurm: {wrong[0]!r}" if slurm_ids else "no ids to ask for")
     asked = list(dict.fromkeys(_whole_arrays(slurm_ids)))
     lists = [",".join(asked[at : at + _IDS_MAX]) for at in range(0, len(asked), _IDS_MAX)]
-    calls = [f"sacct{_on(cluster)} -n -p -X -D -j {ids} -o {ACCOUNTING_FIELDS}" for ids in lists]
+    calls = [f"sacct{options} -j {ids} -o {fields}" for ids in lists]
     return calls[0] if len(calls) == 1 else f"{{ {' && '.join(calls)}; }}"
 
 
