@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 INSTALL = "scripts/cluster install"
+BROWSER = "scripts/browser install"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI, a test that lacks its cluster has failed."""
+    """In CI, a test that lacks its cluster or its browser has failed."""
     report = yield
-    needed = item.get_closest_marker("cluster") is not None or INSTALL in str(report.longrepr)
+    lacks = any(words in str(report.longrepr) for words in (INSTALL, BROWSER))
+    needed = item.get_closest_marker("cluster") is not None or lacks
     if report.skipped and os.environ.get("CI") == "true" and needed:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which it must not be in CI: {report.longrepr}"
@@ -39,12 +41,16 @@ CRASH_POINTS = "MATTERSTACK_CRASH_POINTS"
 
 def pytest_terminal_summary(terminalreporter):
     tell_crash_points(terminalreporter)
-    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if INSTALL in str(report.longrepr)]
+    tell_skipped(terminalreporter, INSTALL, "no real cluster", "on a real Slurm or sshd")
+    tell_skipped(terminalreporter, BROWSER, "no browser", "of pages in a browser")
+
+
+def tell_skipped(terminalreporter, install, title, what):
+    """Say loudly which tests were not run, and what would make them."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if install in str(report.longrepr)]
     if skipped:
-        terminalreporter.section("no real cluster", red=True)
-        terminalreporter.line(
-            f"{len(skipped)} tests on a real Slurm or sshd were NOT RUN. `{INSTALL}`, as root, gets what they need."
-        )
+        terminalreporter.section(title, red=True)
+        terminalreporter.line(f"{len(skipped)} tests {what} were NOT RUN. `{install}`, as root, gets what they need.")
 
 
 def tell_crash_points(terminalreporter):

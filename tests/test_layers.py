@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "matterstack.runtime": ("matterstack.errors", "matterstack.core", "journal"),
     "matterstack.history": ("matterstack.errors", "matterstack.core", "matterstack.runtime"),
     "matterstack.config": ("matterstack.errors", "matterstack.core", "matterstack.runtime"),
+    "matterstack.report": ("matterstack.errors", "matterstack.core", "matterstack.runtime", "matterstack.history"),
     "matterstack.api": (
         "matterstack.errors",
         "matterstack.core",
@@ -33,6 +34,7 @@ MAY_IMPORT = {
         "matterstack.runtime",
         "matterstack.history",
         "matterstack.config",
+        "matterstack.report",
     ),
     "matterstack.__main__": ("matterstack.cli",),
 }
@@ -200,6 +202,7 @@ def test_every_layer_is_there() -> None:
         ("matterstack/history/past.py", "import journal", "which matterstack.history may not"),
         ("matterstack/history/past.py", "import matterstack.config", "which matterstack.history may not"),
         ("matterstack/history/past.py", "import requests", "imports requests, which has no door"),
+        ("matterstack/report/data.py", "import matterstack.config", "which matterstack.report may not"),
         ("matterstack/new.py", "import json", "belongs to no layer"),
         ("journal/store.py", "from matterstack.errors import MatterStackError", "which journal may not"),
         ("journal/store.py", "import msgspec", "whose only door is matterstack"),

@@ -43,7 +43,7 @@ def status(arguments: argparse.Namespace) -> int:
                 )
             )
             return 0
-        print(f"run         {found.run}  ({_what_now(found)})")
+        print(f"run         {found.run}  ({what_now(found)})")
         print(f"tasks       {line_of_counts(found.counts)}")
         print(f"profile     {found.profile.get('name')}  {_place(found.profile)}")
         print(f"started     {moment(found.started_at)}, stopped {moment(found.stopped_at)}")
@@ -81,7 +81,8 @@ def _place(profile: Mapping[str, Any]) -> str:
     return f"{host}{profile.get('workspace_root', '')}"
 
 
-def _what_now(found: RunStatus) -> str:
+def what_now(found: RunStatus) -> str:
+    """Return who drives the run, or how it was left and what goes on with it."""
     if found.controller:
         return f"driven by {found.controller}"
     left = found.counts[State.PENDING] + found.counts[State.RUNNING]

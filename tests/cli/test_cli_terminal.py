@@ -1,83 +1,8 @@
-import os
-import pty
-import select
 import signal
 import subprocess
-import time
 
 import pytest
-from cli_project import COMMAND, WAIT_S
-
-
-class Terminal:
-    """A command on a pseudo-terminal of its own, which is its controlling terminal: ``\\x03`` is a real Ctrl-C."""
-
-    def __init__(self, project, *arguments):
-        pid, self.fd = pty.fork()
-        if pid == 0:
-            os.chdir(project.path)
-            os.execve(COMMAND[0], [*COMMAND, *arguments], project.env | {"COLUMNS": "200"})
-        self.pid, self.screen, self.code = pid, "", None
-
-    def read(self):
-        """Add what came to the screen; return False at the end."""
-        if not select.select([self.fd], [], [], 0.05)[0]:
-            return True
-        try:
-            data = os.read(self.fd, 65536)
-        except OSError:
-            return False
-        self.screen += data.decode(errors="replace")
-        return bool(data)
-
-    def until(self, words):
-        deadline = time.monotonic() + WAIT_S
-        while words not in self.screen:
-            assert time.monotonic() < deadline, f"no {words!r} on the screen:\n{self.screen}"
-            self.read()
-
-    def type(self, text):
-        os.write(self.fd, text.encode())
-
-    def end(self):
-        """Return the exit code."""
-        deadline = time.monotonic() + WAIT_S
-        while self.read():
-            assert time.monotonic() < deadline, f"it goes on:\n{self.screen}"
-        _, status = os.waitpid(self.pid, 0)
-        self.code = os.waitstatus_to_exitcode(status)
-        assert "Traceback" not in self.screen, self.screen
-        return self.code
-
-    def close(self):
-        if self.code is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self.fd)
-
-
-@pytest.fixture
-def terminal(project):
-    made = []
-
-    def open_terminal(*arguments):
-        made.append(Terminal(project, *arguments))
-        return made[-1]
-
-    yield open_terminal
-    for one in made:
-        one.close()
-
-
-@pytest.fixture
-def waiting(project):
-    """A project whose three tasks wait for the file ``go``, two at a time; two more come after them."""
-    wait = "echo waiting; while [ ! -e ../../../../go ]; do sleep 0.02; done"
-    first = [(f"t{i}", project.counted(f"t{i}", wait)) for i in range(3)]
-    later = [(f"u{i}", project.counted(f"u{i}"), {"dependencies": ["t0", "t1"]}) for i in range(2)]
-    project.workflow(*first, *later)
-    project.write("matterstack.yaml", "profiles: {local: {backend: local, max_concurrent_tasks: 2, grace_s: 1}}")
-    return project
+from cli_project import WAIT_S
 
 
 def test_on_a_terminal_there_is_a_bar(project, terminal):
