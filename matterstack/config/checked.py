@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,26 @@ def checked(data: object, kind: type[T], file: Path, where: Sequence[str | int])
             choices = [field.type for field in msgspec.structs.fields(kind) if [field.encode_name] == steps]  # type: ignore[arg-type]  # a struct
             text = f"there is no {whole[1]}{nearest(whole[2], map(str, get_args(choices[0])) if choices else ())}"
         raise wrong(file, [*where, *steps], _plainly(text)) from None
+
+
+def local_path(text: str, base: Path, file: Path, where: Sequence[str | int]) -> str:
+    """Return an absolute path on this machine.
+
+    Args:
+        text: What stands in the file at ``where``; ``~`` is a home directory.
+        base: Where relative paths start.
+        file: For the message.
+        where: Keys and indices that lead to it.
+
+    Raises:
+        ConfigError: No file can have that name, or nobody has that home directory.
+    """
+    if "\0" in text:
+        raise wrong(file, where, "must have no NUL characters")
+    try:
+        return os.path.normpath(base / Path(text).expanduser())
+    except RuntimeError:
+        raise wrong(file, where, f"nobody has the home directory of {text!r}") from None
 
 
 def kind_of(data: object) -> str:

@@ -154,12 +154,13 @@ def resolve(profile: Profile) -> dict[str, Any]:
     if isinstance(profile.value, ComputeBackend):
         return {"name": profile.name, **profile.value.settings()}
     if profile.file is None:
-        return {"name": profile.name, **_resolve_local(LocalProfile(**profile.value), profile.base)}
+        local = LocalProfile(**profile.value)
+        return {"name": profile.name, **_resolve_local(local, os.path.normpath(profile.base / local.workspace_root))}
     return {"name": profile.name, **_checked(profile, profile.file)}
 
 
 def _checked(profile: Profile, file: Path) -> dict[str, Any]:
-    from matterstack.config.checked import checked, kind_of, wrong  # imports yaml
+    from matterstack.config.checked import checked, kind_of, local_path, wrong  # imports yaml
 
     where = ["profiles", profile.name]
     if not isinstance(profile.value, Mapping):
@@ -179,16 +180,17 @@ def _checked(profile: Profile, file: Path) -> dict[str, Any]:
             number = getattr(local, key)
             if number is not None and number < least:
                 raise wrong(file, [*where, key], f"must be at least {least}, not {number}")
-        resolved = _resolve_local(local, profile.base)
+        root = local_path(local.workspace_root, profile.base, file, [*where, "workspace_root"])
+        resolved = _resolve_local(local, root)
     if (retry := resolved.get("retry", RETRIES[0])) not in RETRIES:
         raise wrong(file, [*where, "retry"], f"{retry!r} is not a way to retry{nearest(retry, RETRIES)}")
     return resolved
 
 
-def _resolve_local(local: LocalProfile, base: Path) -> dict[str, Any]:
+def _resolve_local(local: LocalProfile, workspace_root: str) -> dict[str, Any]:
     return {
         "backend": "local",
-        "workspace_root": os.path.normpath(base / Path(local.workspace_root).expanduser()),
+        "workspace_root": workspace_root,
         "max_concurrent_tasks": local.max_concurrent_tasks,
         "grace_s": local.grace_s,
         **({"retry": local.retry} if local.retry is not None else {}),

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from matterstack.config.checked import checked, kind_of, wrong
+from matterstack.config.checked import checked, kind_of, local_path, wrong
 from matterstack.errors import ConfigError
 from matterstack.runtime.backends.hpc.backend import SlurmBackend
 from matterstack.runtime.backends.hpc.options import SlurmOptions, root_problem
@@ -57,7 +57,7 @@ def resolve_slurm(value: Mapping[str, Any], file: Path, base: Path, name: str) -
         **({"ssh": _ssh(profile.ssh, file, base, [*where, "ssh"])} if "ssh" in value else {}),
         "workspace_root": os.path.normpath(profile.workspace_root),
         "slurm": _options(profile.slurm, file, [*where, "slurm"]),
-        "results_root": os.path.normpath(base / Path(profile.results_root).expanduser()),
+        "results_root": local_path(profile.results_root, base, file, [*where, "results_root"]),
         "retrieve": profile.retrieve,
         "waits": _waits(profile.waits, file, [*where, "waits"]),
         "max_array": profile.max_array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _task(entry: _Task, path: Path, where: Sequence[str | int]) -> Task:
 
 def _source(source: object, path: Path, where: Sequence[str | int]) -> str | Path | OutputRef:
     if isinstance(source, str):
-        if source and "\n" not in source and (path.parent / source).exists():
+        if source and "\n" not in source and os.path.exists(path.parent / source):
             raise wrong(
                 path, where, f"{source!r} is a file: write {{path: {source}}} for it, or the text with a line end"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from matterstack.core.machine import Reason
@@ -68,8 +68,10 @@ REASONS: Final[dict[str, Reason]] = {
 _LONG: Final = {form: long for long, short, _ in STATES for form in (long, short) if form}
 _KINDS: Final = {long: kind for long, _, kind in STATES}
 
+_WORDS_MAX: Final = 1024  # that are remembered; Slurm has few, what surrounds its answers has any number
 
-@cache
+
+@lru_cache(maxsize=_WORDS_MAX)
 def plain_word(text: str) -> str:
     """Return the long form of a state as Slurm prints it, or its first word in capitals where we do not know it.
 

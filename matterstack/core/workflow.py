@@ -188,7 +188,7 @@ def _source_problem(name: str, source: object) -> str | None:
             wrong = file_name_problem(source.path, reserved=False)
             return f"{name!r}: {wrong}" if wrong else None
         case Path():
-            return None
+            return f"{name!r}: a path cannot have NUL characters" if "\0" in str(source) else None
         case str():
             return None if _is_text(source.replace("\0", "")) else f"{name!r} has characters that UTF-8 cannot say"
     return f"{name!r} must be text, a Path or another task's output, not {_kind(source)}"

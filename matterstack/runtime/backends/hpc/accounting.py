@@ -14,6 +14,7 @@ from matterstack.runtime.backends.hpc.slurm import split_id
 
 _FIELDS: Final = 9
 _CODES: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
+_RAW: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 _BY: Final = re.compile(r"CANCELLED by ([0-9]{1,10})", re.ASCII)
 _FRESH: Final = "allocation"
 _NO_UID: Final = 4_294_967_294  # Slurm's "not set"
@@ -65,7 +66,7 @@ def read_accounting(text: str) -> list[AccountingRow]:
 def _rows(line: str) -> Iterator[AccountingRow]:
     raw_id, shown, state, codes, submit, start, end, node, *rest = line.split("|")
     job, word = split_id(shown), plain_word(state)
-    if job is None or not word or rest[-1] or not raw_id.isdecimal():
+    if job is None or not word or rest[-1] or not _RAW.fullmatch(raw_id):
         return
     code, by = _CODES.fullmatch(codes), _BY.match(state)
     uid = int(by[1]) if by else None

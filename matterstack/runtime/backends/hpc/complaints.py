@@ -9,7 +9,7 @@ from typing import Final
 _COMPLAINT: Final = re.compile(rb"(?:(sha256sum|find): )?(?:can't open )?(.+): ([^:]+)", re.DOTALL)
 # As a shell would read them: 'a'$'\n''b', "it's". `find` escapes inside plain quotes instead: 'a\nb'.
 _WORDS: Final = re.compile(rb"""\$'((?:[^'\\]|\\.)*)'|'([^']*)'|"([^"]*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
-_ESCAPED: Final = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
+_ESCAPED: Final = re.compile(rb"\\(?:([0-7]{1,3})|(.))", re.DOTALL)
 _ESCAPES: Final = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
@@ -47,10 +47,9 @@ def _finds(quoted: bytes) -> bytes:
 
 
 def _unescaped(text: bytes) -> bytes:
-    return _ESCAPED.sub(lambda found: _char(found[1]), text)
+    return _ESCAPED.sub(_char, text)
 
 
-def _char(code: bytes) -> bytes:
-    if code.isdigit():
-        return bytes([int(code, 8) & 0xFF])
-    return bytes([_ESCAPES.get(code[0], code[0])])
+def _char(found: re.Match[bytes]) -> bytes:
+    octal, letter = found.groups()
+    return bytes([int(octal, 8) & 0xFF if octal else _ESCAPES.get(letter[0], letter[0])])

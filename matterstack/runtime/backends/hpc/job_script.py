@@ -17,6 +17,7 @@ from matterstack.runtime.backends.hpc.options import SlurmOptions
 
 _PLAIN_LINE: Final = re.compile(r"(module|ml)( +[A-Za-z0-9_./+:@%-]+)+", re.ASCII)
 _ARGUMENT_MAX: Final = 100_000  # bytes; one argument of exec may have 128 KiB on Linux
+_MEMORY_MAX: Final = 2**53  # MB; no machine has it, and 1e308 GB would be infinitely many
 _MINUTES_MAX: Final = 2**31 - 2  # Slurm keeps limits as 32-bit numbers of minutes
 
 
@@ -48,7 +49,7 @@ def format_walltime(seconds: float) -> str:
     """
     if not seconds > 0:
         raise ValueError(f"a time limit must be above 0 s, not {seconds!r}")
-    minutes = min(math.ceil(seconds / 60), _MINUTES_MAX)
+    minutes = math.ceil(min(seconds / 60, _MINUTES_MAX))
     days, rest = divmod(minutes, 24 * 60)
     return f"{days}-{rest // 60:02}:{rest % 60:02}:00"
 
@@ -62,7 +63,7 @@ def directives(task: Task, options: SlurmOptions) -> tuple[str, ...]:
     ]
     own.append(("cpus-per-task", str(task.cores)))
     if task.memory_gb is not None:
-        own.append(("mem", f"{math.ceil(task.memory_gb * 1024)}M"))
+        own.append(("mem", f"{math.ceil(min(task.memory_gb * 1024, _MEMORY_MAX))}M"))
     if task.gpus:
         own.append(("gpus", str(task.gpus)))
     if task.time_limit_minutes is not None:

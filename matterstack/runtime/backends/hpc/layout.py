@@ -13,6 +13,13 @@ STORE: Final = f"{META}/store"
 _MARK: Final = "ms1"
 _END: Final = "."
 _SAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+_JOB_ID: Final = re.compile(
+    r"(?P<slurm_id>[0-9]{1,10}(?:_[0-9]{1,10})?(?:;[A-Za-z0-9_.-]{1,64})?)"
+    r"@(?P<directory>[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+)",
+    re.ASCII,
+)
+_WHOLE: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?", re.ASCII)
 _NAME_MAX: Final = 24  # of the task's id, so that squeue stays readable
 
 
@@ -38,8 +45,8 @@ class JobRef(Struct, frozen=True):
 
 def job_ref(job_id: str) -> JobRef | None:
     """Return what the job id says, or None where it is not one of ours."""
-    slurm_id, at, directory = job_id.partition("@")
-    return JobRef(slurm_id, directory) if at and directory.count("/") == 2 else None
+    whole = _JOB_ID.fullmatch(job_id)
+    return JobRef(whole["slurm_id"], whole["directory"]) if whole else None
 
 
 class Claim(Struct, frozen=True):
@@ -71,7 +78,7 @@ def read_claim(line: str) -> Claim | None:
     words = line.split()
     try:
         mark, token, slurm_id, restart, started, node, pid, end = words
-        claim = Claim(token, slurm_id, int(restart), float(started), node, int(pid))
+        claim = Claim(token, slurm_id, _count(restart), _seconds(started), node, _count(pid))
     except ValueError:
         return None
     return claim if (mark, end) == (_MARK, _END) else None
@@ -85,8 +92,21 @@ def read_exit(line: str) -> Exit | None:
     words = line.split()
     try:
         mark, token, slurm_id, restart, code, started, ended, node, flags, end = words
-        found = frozenset(flags.split(",")) - {"-"}
-        record = Exit(token, slurm_id, int(restart), int(code), float(started), float(ended), node, found)
+        found = frozenset(flags.split(",")) - {"-", ""}
+        record = Exit(token, slurm_id, _count(restart), _count(code), _seconds(started), _seconds(ended), node, found)
     except ValueError:
         return None
     return record if (mark, end) == (_MARK, _END) else None
+
+
+def _count(text: str) -> int:
+    # Python's own takes more than a shell writes: "1_0", digits of other scripts, "nan", "1e999".
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(text)
+    return float(text)

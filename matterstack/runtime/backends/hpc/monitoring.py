@@ -83,7 +83,8 @@ def read_identity(line: str) -> Identity | None:
         found = Identity(token, name, None if index == "-" else int(index), None if limit == "-" else float(limit))
     except ValueError:
         return None
-    return found if end == "." else None
+    sane = (found.index is None or found.index >= 0) and (found.limit_s is None or found.limit_s >= 0)
+    return found if end == "." and sane else None
 
 
 class Watched(Struct):

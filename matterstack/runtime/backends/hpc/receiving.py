@@ -139,6 +139,8 @@ class Receiver:
         part = self._aside(directory)
         file = open(part, "xb", buffering=0)  # noqa: SIM115  # `_close` closes it
         digest = hashlib.sha256()
+        if (double := self._received.get(full)) is not None:  # any number of them may come
+            os.unlink(double.part)
         received = self._received[full] = _Received(part, place)
         self._open = received, file, digest
 

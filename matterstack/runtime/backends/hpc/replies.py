@@ -53,7 +53,7 @@ _OF_SSH: Final = 255  # also sbatch's own for options that it does not take
 # sbatch never reached the controller, or the controller said no; later it may say yes.
 _LATER: Final = re.compile(
     r"""
-    (?:qos|assoc)\w*submit\w*limit
+    (?:qos|assoc)\w{0,64}submit\w{0,64}limit
     | maxjobcount\ limit\ reached
     | resource\ temporarily\ unavailable
     | system\ submissions\ disabled
@@ -71,22 +71,23 @@ _LATER: Final = re.compile(
     """,
     re.VERBOSE,
 )
-# The controller's or sbatch's own verdict on the request itself.
+# The controller's or sbatch's own verdict on the request itself. Spans are short: long ones could take for hours.
 _NEVER: Final = re.compile(
     r"""
     invalid\ partition | invalid\ account | invalid\ qos | invalid\ feature | invalid\ generic\ resource
     | invalid\ trackable\ resource | invalid\ job\ array | invalid\ license | invalid\ node\ name | invalid\ wckey
-    | invalid\ user\ id | invalid\ group\ id | invalid\ --\S+\ specification | invalid\ cluster
+    | invalid\ user\ id | invalid\ group\ id | invalid\ --\S{1,256}\ specification | invalid\ cluster
     | access/permission\ denied | access\ denied\ to\ requested\ reservation | not\ permitted\ to\ use
     | requested\ node\ configuration\ is\ not\ available | requested\ time\ limit\ is\ invalid
     | requested\ partition\ configuration | requested\ reservation\ is\ invalid | requested\ operation\ not\ supported
     | memory\ required\ by\ task\ is\ not\ available | memory\ specification\ can\ not\ be\ satisfied
     | count\ specification\ invalid | more\ processors\ requested\ than\ permitted
-    | job\ dependency\ problem | no\ partition\ specified | pathname\ of\ a\ file.*too\ long
+    | job\ dependency\ problem | no\ partition\ specified | pathname\ of\ a\ file.{0,4096}?too\ long
     | without\ the\ current\ working\ directory | script\ is\ empty | does\ not\ look\ like\ a\ batch\ script
-    | contains\ dos\ line\ breaks | unable\ to\ open\ file | no\ cluster\ '.*'\ known | invalid\ time\ specification
+    | contains\ dos\ line\ breaks | unable\ to\ open\ file | no\ cluster\ '.{0,64}?'\ known
+    | invalid\ time\ specification
     | unrecognized\ option | invalid\ option | requires\ an\ argument | doesn't\ allow\ an\ argument
-    | option\ '.*'\ is\ ambiguous | (?:qos|assoc)\w*limit
+    | option\ '.{0,256}?'\ is\ ambiguous | (?:qos|assoc)\w{0,64}limit
     """,
     re.VERBOSE,
 )

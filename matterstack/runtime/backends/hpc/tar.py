@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -15,6 +16,9 @@ _PIECE: Final = 1 << 16
 _PLAIN_MAX: Final = 100  # bytes of a name that need no extension
 _SIZE_MAX: Final = 8**11
 _NAME_MAX: Final = 1 << 16  # of a long name or an extended header; what is longer is no archive of ours
+
+_NUMBER: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
+_LENGTH: Final = re.compile(rb"[0-9]{1,5}")
 
 
 class TarStream:
@@ -176,7 +180,7 @@ class TarReader:
     def _number(text: str | None, default: int) -> int:
         if text is None:
             return default
-        if not text.isascii() or not text.isdigit():
+        if not _NUMBER.fullmatch(text):
             raise DamagedTarError("a size that is no number")
         return int(text)
 
@@ -185,7 +189,7 @@ def _records(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield the records of an extended header: ``LENGTH KEY=VALUE`` and a line break."""
     while data:
         length, _, _ = data.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(data):
+        if not _LENGTH.fullmatch(length) or not 0 < int(length) <= len(data):
             raise DamagedTarError("a damaged extended header")
         record = data[len(length) + 1 : int(length) - 1]
         key, equals, value = record.partition(b"=")
