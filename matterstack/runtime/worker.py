@@ -298,6 +298,7 @@ class BackendWorker:
                 self.accounts.know(answer, offer.submission)
                 with self._lock:
                     self._live.add(answer)
+                    self._last.pop(answer, None)  # of a job taken back and found again all is news
                 return [Submitted(task_id, answer)]
             case SubmitInDoubt() | SubmitHeld():
                 offer.made = isinstance(answer, SubmitInDoubt)

@@ -19,6 +19,7 @@ from journal.filesystem import network_type
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.local.processes import ProcessId, alive, boot_id, host, own
 
+_BUSY_S: Final = 10.0  # for so long other processes are waited for
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
   seq INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, spec_hash TEXT NOT NULL, spec TEXT NOT NULL,
@@ -59,14 +60,27 @@ class JobStore:
         self.me = own()
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             # WAL needs memory that all processes share, which a network file system does not give.
             mode = "DELETE" if network_type(str(self.path.parent)) else "WAL"
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(f"PRAGMA journal_mode = {mode}")
+            self._change_mode(mode)
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise BackendUnavailable("local", f"open the workspace {str(root)!r}", str(error)) from error
+
+    def _change_mode(self, mode: str) -> None:
+        """Set the journal mode; SQLite does not wait for another process that does so, or makes the file, just now."""
+        until = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._db.execute(f"PRAGMA journal_mode = {mode}")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def close(self) -> None:
         with self._lock:
