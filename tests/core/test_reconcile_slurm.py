@@ -316,14 +316,15 @@ def test_every_failure_has_a_reason_and_none_is_an_exit_code_of_0(e):
 @given(evidences)
 def test_only_what_was_never_claimed_is_submitted_again(e):
     if slurm_verdict(e) is NEVER_STARTED:
-        assert not any((e.claimed, e.directory_gone, e.by_user, e.cancel_requested))
+        assert not any((e.claimed, e.directory_gone, e.cancel_requested))
+        assert not (e.by_user and "CANCELLED" in map(plain_word, (e.queue, e.accounting)))
         assert e.exit_code is None
         assert e.absent >= GRACE
 
 
 @given(evidences)
 def test_infrastructure_ends_wait_until_slurm_would_have_put_the_job_back(e):
-    if slurm_status(e).reason in INFRASTRUCTURE:
+    if slurm_status(e).reason in INFRASTRUCTURE and not e.fell_at_start:  # which ended as CANCELLED, and stays away
         assert e.absent >= SETTLED
 
 
