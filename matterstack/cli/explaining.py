@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import asdict, fields
 
-from matterstack.cli.text import as_json, moment, printable
+from matterstack.cli.text import as_json, moment
 from matterstack.config.profiles import open_backend
 from matterstack.core.evidence import Evidence, JobStatus, SlurmEvidence
 from matterstack.core.machine import State
 from matterstack.core.policy import UNDECIDED
+from matterstack.core.printable import printable
 from matterstack.core.reconcile import status_of
 from matterstack.core.slurm_words import stall_of
 from matterstack.errors import MatterStackError

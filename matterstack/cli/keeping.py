@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from matterstack.cli.text import as_json, number, printable
+from matterstack.cli.text import as_json, number
+from matterstack.core.printable import printable
 from matterstack.runtime.cleaning import clean_run
 from matterstack.runtime.opening import chosen_run, find_journal, open_journal, verify_journal
 

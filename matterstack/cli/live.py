@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from matterstack.cli.text import line_of_counts, printable
+from matterstack.cli.text import line_of_counts
 from matterstack.core.machine import State
+from matterstack.core.printable import printable
 from matterstack.runtime.drive import Observer, Progress
 
 PLAIN_S = 5.0

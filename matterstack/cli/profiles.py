@@ -8,8 +8,9 @@ from contextlib import closing
 from typing import Any
 
 from matterstack import api
-from matterstack.cli.text import as_json, printable, table
+from matterstack.cli.text import as_json, table
 from matterstack.config.profiles import Profile, Profiles, open_backend, resolve
+from matterstack.core.printable import printable
 from matterstack.errors import ConfigError
 from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.finding import Finding, Verdict

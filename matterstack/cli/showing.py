@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matterstack.cli.text import as_json, duration, line_of_counts, moment, number, printable, table, why
+from matterstack.cli.text import as_json, duration, line_of_counts, moment, number, table, why
 from matterstack.config.profiles import open_backend
 from matterstack.core.machine import State
+from matterstack.core.printable import printable
 from matterstack.history import History, RunStatus, TaskStatus
 from matterstack.runtime.backends.base import LOG_BYTES
 from matterstack.runtime.opening import find_journal, open_journal

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from matterstack.core.machine import State
+from matterstack.core.printable import printable
 from matterstack.runtime.result import TaskResult
 
 SHOWN_FAILURES = 20
@@ -17,11 +18,6 @@ SHOWN_FAILURES = 20
 def as_json(value: Any) -> str:
     """Return the value as one line of JSON."""
     return msgspec.json.encode(value).decode()
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters shown, not obeyed."""
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
 
 
 def line_of_counts(counts: Mapping[State, int] | Mapping[str, int]) -> str:

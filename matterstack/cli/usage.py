@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-from matterstack.cli.text import as_json, number, printable, table
+from matterstack.cli.text import as_json, number, table
+from matterstack.core.printable import printable
 from matterstack.errors import MatterStackError
 
 _WHICH = ("run", "task", "profile", "account")

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from matterstack.cli.showing import what_now
-from matterstack.cli.text import duration, line_of_counts, printable, table, why
+from matterstack.cli.text import duration, line_of_counts, table, why
 from matterstack.core.machine import State
+from matterstack.core.printable import printable
 from matterstack.history import History, RunStatus, TaskStatus
 from matterstack.history.past import located
 from matterstack.runtime.opening import open_journal

@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from matterstack.core.printable import printable
+
 _READ: Final = 16_384  # bytes of a log that are looked at
 _LINE: Final = 400  # characters
 
@@ -15,9 +17,7 @@ def shown(text: str, limit: int = _LINE) -> str:
     """Return the text in one line, control and direction characters written out, cut at ``limit`` characters."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text)
 
 
 def last_lines(path: Path, lines: int) -> list[str]:

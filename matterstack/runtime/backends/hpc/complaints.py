@@ -6,6 +6,8 @@ import os
 import re
 from typing import Final
 
+from matterstack.core.printable import printable
+
 _COMPLAINT: Final = re.compile(rb"(?:(sha256sum|find): )?(?:can't open )?(.+): ([^:]+)", re.DOTALL)
 # As a shell would read them: 'a'$'\n''b', "it's". `find` escapes inside plain quotes instead: 'a\nb'.
 _WORDS: Final = re.compile(rb"""\$'((?:[^'\\]|\\.)*)'|'([^']*)'|"([^"]*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
@@ -26,7 +28,7 @@ def read_complaint(line: bytes) -> tuple[list[str], str] | None:
 def shown(words: bytes) -> str:
     """Return a tool's words as a line of text, with control characters shown, not obeyed."""
     lines = [line.strip() for line in words.decode("utf-8", "replace").splitlines() if line.strip()]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in "; ".join(lines))
+    return printable("; ".join(lines))
 
 
 def _shells(quoted: bytes) -> bytes:
