@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypedDict, Unpack, cast
 
 from matterstack.core.machine import Reason, State
 from matterstack.errors import UnknownName
@@ -14,6 +14,25 @@ Time: TypeAlias = datetime | str | float
 Words: TypeAlias = str | Collection[str] | None
 
 _PATTERN: Final = frozenset("*?[")
+
+
+class Filters(TypedDict, total=False):
+    """Which attempts are meant; those that fit all that is given. Several names may be given as a list.
+
+    ``task`` is a name, or a pattern such as ``relax-*``. ``since`` and ``until`` bound the time in which the attempt
+    lived, from its request to its recorded end: an aware datetime, ISO 8601 with its zone, or seconds since 1970.
+    """
+
+    run: str | None
+    task: str | None
+    state: Words
+    reason: Words
+    profile: Words
+    node: Words
+    job_id: Words
+    token: Words
+    since: Time | None
+    until: Time | None
 
 
 def microseconds(query: Query, time: Time) -> int:
@@ -31,12 +50,16 @@ def microseconds(query: Query, time: Time) -> int:
             time = datetime.fromisoformat(time)
         elif not isinstance(time, datetime):
             return round(float(time) * 1e6)
-        if time.tzinfo is None:
-            raise ValueError("it has no zone")  # noqa: TRY301  # one message for all
-        since = time.astimezone(UTC) - EPOCH
+        since = _with_zone(time).astimezone(UTC) - EPOCH
     except (TypeError, ValueError, OverflowError) as error:
         raise UnknownName("moment", str(time), (), _known_times(query, error)) from error
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _with_zone(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        raise ValueError("it has no zone")
+    return time
 
 
 def _known_times(query: Query, error: Exception) -> str:
@@ -129,33 +152,34 @@ class Where:
         return " AND ".join(self.conditions) or "1"
 
 
-def of_attempts(
-    query: Query,
-    *,
-    run: str | None = None,
-    task: str | None = None,
-    state: Words = None,
-    reason: Words = None,
-    profile: Words = None,
-    node: Words = None,
-    job_id: Words = None,
-    token: Words = None,
-    since: Time | None = None,
-    until: Time | None = None,
-) -> Where:
+def check_names(which: Collection[str]) -> None:
+    """Do nothing when all of these are filters.
+
+    Raises:
+        UnknownName: One is not.
+    """
+    known = Filters.__annotations__
+    for name in which:
+        if name not in known:
+            raise UnknownName("filter", name, known, "For example state='FAILED'")
+
+
+def of_attempts(query: Query, **which: Unpack[Filters]) -> Where:
     """Return the conditions on a row of ``tasks`` or ``attempts``.
 
     Raises:
-        UnknownName: There is no such run, task, state, reason or moment.
+        UnknownName: There is no such filter, run, task, state, reason or moment.
     """
+    check_names(which)
     where = Where()
-    place(query, where, run, task)
+    place(query, where, which.get("run"), which.get("task"))
     # Written out, so that SQLite sees that its index of failed tasks will do.
-    if states := words("state", state, [known.value for known in State]):
+    if states := words("state", which.get("state"), [known.value for known in State]):
         where.add(f"state IN ({', '.join(map(repr, states))})" if len(states) > 1 else f"state = '{states[0]}'")
-    where.among("reason", words("reason", reason, [known.value for known in Reason]))
-    for column, given in (("profile", profile), ("node", node), ("job_id", job_id), ("token", token)):
-        where.among(column, words(column, given))
+    where.among("reason", words("reason", which.get("reason"), [known.value for known in Reason]))
+    for column in ("profile", "node", "job_id", "token"):
+        where.among(column, words(column, cast(Words, which.get(column))))
+    since, until = which.get("since"), which.get("until")
     if since is not None:
         where.add("coalesce(recorded_at, 9e18) >= ?", microseconds(query, since))
     if until is not None:

@@ -14,14 +14,6 @@ from matterstack.history.rows import LedgerRow, Query, Rows
 _NUMBER: Final = re.compile(r"[0-9]+(?:[._-][0-9]+)*")
 _MARGIN: Final = 1.2
 _HOUR: Final = 3600.0
-_COLUMNS: Final = (
-    "run, task, profile, account, state, reason, queue_s, elapsed_s, cpus, asked_cores, memory_b, asked_memory_b,"
-    " max_rss_b, cpu_s, asked_s"
-)
-_SELECT: Final = (
-    f"SELECT {_COLUMNS} FROM (SELECT *, (julianday(start) - julianday(coalesce(eligible, submit))) * 86400.0 AS queue_s"
-    " FROM history_attempt_usage)"
-)
 
 
 class _Attempt(NamedTuple):
@@ -47,6 +39,10 @@ class _Attempt(NamedTuple):
         return (self.elapsed_s or 0.0) * (self.cpus or self.asked_cores)
 
 
+_SELECT: Final = (
+    f"SELECT {', '.join(_Attempt._fields)} FROM (SELECT *, (julianday(start) - julianday(coalesce(eligible, submit)))"
+    " * 86400.0 AS queue_s FROM history_attempt_usage)"
+)
 BY: Final[dict[str, Callable[[_Attempt], str]]] = {
     "run": lambda one: one.run,
     "task": lambda one: pattern_of(one.task),

@@ -6,12 +6,12 @@ import os
 from collections import namedtuple
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, Unpack
+from typing import Any, Final, Self, Unpack
 
 from matterstack.core import events as ev
 from matterstack.errors import UnknownName
 from matterstack.history import filters, spans, steps
-from matterstack.history.filters import Time, Words
+from matterstack.history.filters import Filters, Time, Words
 from matterstack.history.ledger import ledger
 from matterstack.history.moments import tasks_at
 from matterstack.history.rows import (
@@ -29,43 +29,19 @@ from matterstack.history.rows import (
     made,
 )
 from matterstack.runtime.opening import JOURNAL, find_journal, open_journal
-from matterstack.runtime.views import VIEWS
+from matterstack.runtime.views import COUNTS, STAGE, VIEWS
 
 _FACTS: Final = (
     "run, task, state, attempt, reason, exit_code, signal, detail, profile, job_id, node, token, requested_at,"
     " submitted_at, CAST(round(started_at * 1e6) AS INTEGER), CAST(round(ended_at * 1e6) AS INTEGER), recorded_at,"
     " cancel_requested"
 )
-_STAGE: Final = (
-    "CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting' WHEN job_id IS NULL THEN 'submitting'"
-    " ELSE 'queued' END"
-)
-_COUNT: Final = "coalesce((SELECT n FROM counts c WHERE c.run = r.run AND c.state = '{}'), 0)"
-
-
-class Filters(TypedDict, total=False):
-    """Which attempts are meant; those that fit all that is given. Several names may be given as a list.
-
-    ``task`` is a name, or a pattern such as ``relax-*``. ``since`` and ``until`` bound the time in which the attempt
-    lived, from its request to its recorded end: an aware datetime, ISO 8601 with its zone, or seconds since 1970.
-    """
-
-    run: str | None
-    task: str | None
-    state: Words
-    reason: Words
-    profile: Words
-    node: Words
-    job_id: Words
-    token: Words
-    since: Time | None
-    until: Time | None
 
 
 class Past:
     """A journal, opened to be asked what happened; each answer is a snapshot of its moment.
 
-    All methods raise `UnknownName` for a run, task, state, reason, type, view or moment that there cannot be, and
+    All methods raise `UnknownName` for a filter, run, task, state, reason, type, view or moment that there cannot be, and
     `JournalError` when the file cannot be read.
     """
 
@@ -88,9 +64,8 @@ class Past:
 
     def runs(self) -> Rows[RunRow]:
         """Return all runs, oldest first."""
-        counts = ", ".join(map(_COUNT.format, ("PENDING", "RUNNING", "COMPLETED", "FAILED")))
         facts = "run, name, created_at, started_at, stopped_at, why, host, pid"
-        return made(RunRow, self._query(f"SELECT {facts}, {counts} FROM runs r ORDER BY created_at", ()))
+        return made(RunRow, self._query(f"SELECT {facts}, {COUNTS} FROM runs r ORDER BY created_at", ()))
 
     def tasks(self, **which: Unpack[Filters]) -> Rows[TaskRow]:
         """Return tasks with their newest attempts, by run, in the order of the workflow; without dropped ones."""
@@ -98,7 +73,7 @@ class Past:
         where.add("NOT dropped")
         # The plus: failed tasks are few, and have an index that is not in the workflow's order.
         order = "+ord" if "state = 'FAILED'" in where.conditions else "ord"
-        sql = f"SELECT {_FACTS}, {_STAGE} FROM tasks WHERE {where} ORDER BY run, {order}"
+        sql = f"SELECT {_FACTS}, {STAGE} FROM tasks WHERE {where} ORDER BY run, {order}"
         return made(TaskRow, self._query(sql, where.params))
 
     def attempts(self, **which: Unpack[Filters]) -> Rows[AttemptRow]:
@@ -107,32 +82,18 @@ class Past:
         sql = f"SELECT {_FACTS} FROM attempts WHERE {where} ORDER BY run, task, attempt"
         return made(AttemptRow, self._query(sql, where.params))
 
-    def events(
-        self,
-        *,
-        run: str | None = None,
-        task: str | None = None,
-        type: Words = None,  # noqa: A002  # the word of the journal
-        since: Time | None = None,
-        until: Time | None = None,
-        state: Words = None,
-        reason: Words = None,
-        profile: Words = None,
-        node: Words = None,
-        job_id: Words = None,
-        token: Words = None,
-    ) -> Rows[EventRow]:
+    def events(self, *, type: Words = None, **which: Unpack[Filters]) -> Rows[EventRow]:  # noqa: A002  # its word
         """Return events by position; ``since`` and ``until`` bound the time at which they were recorded.
 
         Where a state, reason, profile, node, job id or token is given, the events are those of the attempts that
         fit it now.
         """
-        query = self._query
-        asked = {"state": state, "reason": reason, "profile": profile, "node": node, "job_id": job_id, "token": token}
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        if not given:
+        query, run, task = self._query, which.get("run"), which.get("task")
+        since, until = which.pop("since", None), which.pop("until", None)
+        filters.check_names(which)
+        if all(value is None for name, value in which.items() if name not in ("run", "task")):
             return made(EventRow, steps.events(query, run=run, task=task, kind=type, since=since, until=until))
-        where = filters.of_attempts(query, run=run, task=task, **given)
+        where = filters.of_attempts(query, **which)
         # A task that failed before its first attempt is in the one table only.
         sql = " UNION ".join(f"SELECT run, task, attempt FROM {table} WHERE {where}" for table in ("attempts", "tasks"))
         wanted = {(run, task, attempt) for run, task, attempt in query(sql, where.params * 2)}

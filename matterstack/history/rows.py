@@ -207,7 +207,11 @@ class Rows(list[T]):
                 "pandas is not installed here, so there is no table of it; the rows can be used as they are. "
                 "Install it with `pip install pandas`."
             ) from error
-        return pandas.DataFrame.from_records(list(self), columns=list(getattr(self.kind, "_fields")))  # noqa: B009
+        return pandas.DataFrame.from_records(list(self), columns=_fields(self.kind))
+
+
+def _fields(kind: type[tuple[Any, ...]]) -> list[str]:
+    return list(getattr(kind, "_fields"))  # noqa: B009  # of a NamedTuple, which has no type of its own
 
 
 def moment(at: int) -> datetime:
@@ -217,7 +221,7 @@ def moment(at: int) -> datetime:
 
 def made(kind: type[T], records: Iterable[Sequence[Any]]) -> Rows[T]:
     """Return rows from records of SQL, in which times are whole µs since 1970."""
-    fields: tuple[str, ...] = getattr(kind, "_fields")  # noqa: B009  # T is a NamedTuple, which has no type of its own
+    fields = _fields(kind)
     times = [i for i, name in enumerate(fields) if name.endswith("_at") or name == "time"]
     flags = [i for i, name in enumerate(fields) if name == "cancel_requested"]
     rows = Rows(kind)

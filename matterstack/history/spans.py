@@ -7,19 +7,12 @@ from typing import Final
 from matterstack.core.machine import State
 from matterstack.history.filters import Where
 from matterstack.history.rows import CountRow, Query, RetryRow, Rows, UsageRow, made, moment
+from matterstack.runtime import views
 
-WAITS: Final = (
-    "SELECT run, task, attempt, state, profile, node, started_at - submitted_at / 1e6, ended_at - started_at"
-    " FROM attempts WHERE "
-)
-# The retry is the first one recorded about the task after the attempt's end; a changed spec begins anew without one.
+WAITS: Final = f"SELECT run, task, attempt, state, profile, node, {views.WAITS} FROM attempts WHERE "
 _RETRIES: Final = (
     "SELECT a.run, a.task, a.attempt, a.reason, a.exit_code, a.signal, a.detail, e.at, json_extract(e.data, '$.why')"
-    " FROM (SELECT * FROM past_attempts WHERE {where}) a JOIN events e ON e.position = (SELECT position FROM events"
-    " WHERE subject = (SELECT id FROM subjects WHERE name = a.subject)"
-    " AND stream = (SELECT id FROM streams WHERE name = a.run)"
-    " AND type = (SELECT id FROM types WHERE name = 'TaskRetried') AND at >= a.recorded_at ORDER BY position LIMIT 1)"
-    " ORDER BY e.position"
+    f" FROM (SELECT * FROM past_attempts WHERE {{where}}) a {views.RETRY} ORDER BY e.position"
 )
 
 

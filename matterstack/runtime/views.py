@@ -42,18 +42,31 @@ _ATTEMPT: Final = (
     "run, task, state, attempt, reason, exit_code, signal, detail, profile, job_id, node, token,"
     f" {_TIMES}, cancel_requested"
 )
+# What `matterstack.history` asks in the same words: the stage of a row of ``tasks``, the counts of a row ``r`` of
+# ``runs``, the waits of a row of ``attempts``, and the retry after a past attempt ``a``: the first one recorded about
+# its task after its end, for a changed spec begins anew without one.
+STAGE: Final = (
+    "CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting' WHEN job_id IS NULL THEN 'submitting'"
+    " ELSE 'queued' END"
+)
 _COUNT: Final = "coalesce((SELECT n FROM counts c WHERE c.run = r.run AND c.state = '{0}'), 0) AS {1}"
-_COUNTS: Final = ", ".join(_COUNT.format(word, word.lower()) for word in ("PENDING", "RUNNING", "COMPLETED", "FAILED"))
+COUNTS: Final = ", ".join(_COUNT.format(word, word.lower()) for word in ("PENDING", "RUNNING", "COMPLETED", "FAILED"))
+WAITS: Final = "started_at - submitted_at / 1e6 AS queue_wait_s, ended_at - started_at AS run_time_s"
+RETRY: Final = (
+    "JOIN events e ON e.position = (SELECT position FROM events"
+    " WHERE subject = (SELECT id FROM subjects WHERE name = a.subject)"
+    " AND stream = (SELECT id FROM streams WHERE name = a.run)"
+    " AND type = (SELECT id FROM types WHERE name = 'TaskRetried') AND at >= a.recorded_at ORDER BY position LIMIT 1)"
+)
 _SUM: Final = "sum(sum(CASE state WHEN '{0}' THEN n ELSE 0 END)) OVER w AS {1}"
 _SUMS: Final = ", ".join(_SUM.format(word, word.lower()) for word in ("PENDING", "RUNNING", "COMPLETED", "FAILED"))
 
 VIEWS: Final[dict[str, str]] = {
     "history_runs": f"""
-  SELECT run, name, {_micros("created_at")}, {_micros("started_at")}, {_micros("stopped_at")}, why, host, pid, {_COUNTS}
+  SELECT run, name, {_micros("created_at")}, {_micros("started_at")}, {_micros("stopped_at")}, why, host, pid, {COUNTS}
   FROM runs r""",
     "history_tasks": f"""
-  SELECT {_ATTEMPT}, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'
-    WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END AS stage, subject, ord AS place
+  SELECT {_ATTEMPT}, {STAGE} AS stage, subject, ord AS place
   FROM tasks WHERE NOT dropped""",
     "history_attempts": f"SELECT {_ATTEMPT}, subject FROM attempts",
     "history_events": f"""
@@ -61,17 +74,11 @@ VIEWS: Final[dict[str, str]] = {
     t.name AS type, e.data, u.name AS subject
   FROM events e JOIN streams s ON s.id = e.stream JOIN subjects u ON u.id = e.subject JOIN types t ON t.id = e.type
   WHERE s.name NOT GLOB '*/requests'""",
-    "history_waits": """
-  SELECT run, task, attempt, state, profile, node, started_at - submitted_at / 1e6 AS queue_wait_s,
-    ended_at - started_at AS run_time_s, subject
-  FROM attempts""",
+    "history_waits": f"SELECT run, task, attempt, state, profile, node, {WAITS}, subject FROM attempts",
     "history_retries": f"""
   SELECT a.run, a.task, a.attempt, a.reason, a.exit_code, a.signal, a.detail, {_micros("e.at", "retried_at")},
     coalesce(json_extract(e.data, '$.why'), '') AS why, a.subject
-  FROM past_attempts a JOIN events e ON e.position = (SELECT position FROM events
-    WHERE subject = (SELECT id FROM subjects WHERE name = a.subject)
-    AND stream = (SELECT id FROM streams WHERE name = a.run)
-    AND type = (SELECT id FROM types WHERE name = 'TaskRetried') AND at >= a.recorded_at ORDER BY position LIMIT 1)
+  FROM past_attempts a {RETRY}
   WHERE a.state = 'FAILED'""",
     "history_counts": f"""
   SELECT run, strftime('%Y-%m-%dT%H:%M:%SZ', second + 1, 'unixepoch') AS time, {_SUMS}

@@ -279,6 +279,8 @@ def test_a_view_that_was_changed_by_hand_is_found(past, tmp_path):
         (lambda past: past.timeline("scan", "relax1"), "'relax-*' is taken, too"),
         (lambda past: past.events(run="scan", task="brokn"), "Did you mean 'broken'?"),
         (lambda past: past.events(task="brokn"), "Did you mean 'broken'?"),
+        (lambda past: past.tasks(stat="FAILED"), "no filter 'stat'. Did you mean 'state'? For example state="),
+        (lambda past: past.events(runs="scan"), "no filter 'runs'. Did you mean 'run'?"),
         (lambda past: past.tasks(state="FAILD"), "no state 'FAILD'. Did you mean 'FAILED'? For example state="),
         (lambda past: past.attempts(reason="TIMOUT"), "Did you mean 'TIMEOUT'?"),
         (lambda past: past.events(type="JobStartd"), "Did you mean 'JobStarted'?"),
