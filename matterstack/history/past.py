@@ -41,8 +41,8 @@ _FACTS: Final = (
 class Past:
     """A journal, opened to be asked what happened; each answer is a snapshot of its moment.
 
-    All methods raise `UnknownName` for a filter, run, task, state, reason, type, view or moment that there cannot be, and
-    `JournalError` when the file cannot be read.
+    All methods raise `UnknownName` for a filter, run, task, state, reason, type, view or moment that there cannot be,
+    and `JournalError` when the file cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
