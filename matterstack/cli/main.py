@@ -194,14 +194,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"matterstack: {error.strerror or error}: {error.filename}. Nothing more was done.", file=sys.stderr)
         return 2
     except Exception as error:
-        if not _is_ours(error):
+        if not is_ours(error):
             raise
         print("\n".join([f"matterstack: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2
     return code
 
 
-def _is_ours(error: Exception) -> bool:
+def is_ours(error: Exception) -> bool:
     """Return whether the error was raised on purpose; told by its home, for --help need not import that."""
     return any(kind.__module__ in ("matterstack.errors", "journal.errors") for kind in type(error).__mro__)
 

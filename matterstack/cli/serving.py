@@ -6,14 +6,17 @@ import argparse
 import hmac
 import re
 import secrets
+import sys
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Final
 
 import msgspec
 
+from matterstack.cli.main import is_ours
 from matterstack.cli.page import workdirs
 from matterstack.errors import MatterStackError
 from matterstack.history import History
@@ -52,7 +55,7 @@ def serve(arguments: argparse.Namespace) -> int:
 class News:
     """What the page shows, collected anew only when the run has new events."""
 
-    def __init__(self, past: Past, version: Any, run: str, workdir: Workdir) -> None:
+    def __init__(self, past: Past, version: Callable[[], int], run: str, workdir: Workdir) -> None:
         self._past, self._version, self._run, self._workdir = past, version, run, workdir
         self._lock = threading.Lock()
         self._newest: dict[str, Any] = {"position": -1}
@@ -103,7 +106,9 @@ class Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a browser that went away is no trouble."""
+        """Tell a mistake of ours on standard error; a browser that went away is no trouble."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -126,9 +131,10 @@ class Answer(BaseHTTPRequestHandler):
             return
         try:
             self._answer(rest)
-        except ConnectionError:
-            raise  # whoever asked is gone
-        except Exception:  # noqa: BLE001  # what cannot be read now may be the next time; the page says that it tries
+        except Exception as error:
+            if not is_ours(error):
+                raise
+            # What cannot be read now may be the next time; the page says that it tries.
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, "The journal could not be read; `matterstack status` says why.")
 
     do_HEAD = do_GET  # noqa: N815  # names that the base class looks for

@@ -6,17 +6,15 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matterstack.cli.text import as_json, duration, line_of_counts, moment, number, table, why
 from matterstack.config.profiles import open_backend
 from matterstack.core.machine import State
 from matterstack.core.printable import printable
-from matterstack.history import History, RunStatus, TaskStatus
+from matterstack.history import History, RunStatus, StalledTask, TaskStatus
 from matterstack.runtime.backends.base import LOG_BYTES
-from matterstack.runtime.opening import find_journal, open_journal
-from matterstack.runtime.state import StalledTask, load_stalled
+from matterstack.runtime.opening import find_journal
 
 _LISTED = 20
 _NAMED = 4
@@ -29,7 +27,7 @@ def status(arguments: argparse.Namespace) -> int:
         found = history.status(history.run(arguments.run))
         wanted = tuple(State) if arguments.all or arguments.json else (State.RUNNING, State.FAILED)
         tasks = list(history.tasks(found.run, wanted))
-        stalled = _stalled(history.path, found.run)
+        stalled = history.stalled(found.run)
         if arguments.json:
             contacts = [lost._asdict() for lost in found.lost_contacts]
             print(
@@ -56,11 +54,6 @@ def status(arguments: argparse.Namespace) -> int:
         print(f"journal     {history.path}")
         _list(tasks, {one.task: one.reason for one in stalled}, everything=arguments.all)
     return 0
-
-
-def _stalled(journal: Path, run: str) -> list[StalledTask]:
-    with open_journal(journal, create=False, read_only=True) as opened:
-        return load_stalled(opened, run)
 
 
 def _stall_lines(found: RunStatus, stalled: Sequence[StalledTask]) -> Iterator[str]:

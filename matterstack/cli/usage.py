@@ -1,10 +1,9 @@
-"""``report``: what attempts used; a page of a run is written elsewhere."""
+"""``report``: what attempts used, or by `page` a run."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 
 from matterstack.cli.text import as_json, number, table
 from matterstack.core.printable import printable
@@ -37,9 +36,10 @@ def report(arguments: argparse.Namespace) -> int:
         raise MatterStackError(
             f"{given[0]} goes with `matterstack report usage`, not with the page of a run. Nothing was written."
         )
+    from matterstack.cli import page  # the ledger does without what makes pages
+
     arguments.run = arguments.what
-    code: int = import_module("matterstack.cli.page").report(arguments)
-    return code
+    return page.report(arguments)
 
 
 def _usage(arguments: argparse.Namespace) -> int:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from matterstack.history.standing import History, LostContact, PastEvent, RunStatus, TaskStatus
+from matterstack.history.standing import History, LostContact, PastEvent, RunStatus, StalledTask, TaskStatus
 
 if TYPE_CHECKING:
     from matterstack.history.past import Past
 
-__all__ = ["History", "LostContact", "PastEvent", "RunStatus", "TaskStatus", "open"]
+__all__ = ["History", "LostContact", "PastEvent", "RunStatus", "StalledTask", "TaskStatus", "open"]
 
 
 def open(path: str | os.PathLike[str] | None = None) -> Past:  # noqa: A001  # read as history.open

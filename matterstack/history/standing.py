@@ -14,6 +14,7 @@ from matterstack.errors import UnknownName
 from matterstack.runtime.opening import chosen_run, lease_of, open_journal, runs
 from matterstack.runtime.specs import JournalSpecs
 from matterstack.runtime.state import load_counts
+from matterstack.runtime.views import STAGE
 
 
 class RunStatus(NamedTuple):
@@ -58,6 +59,14 @@ class TaskStatus(NamedTuple):
     ended_at: float | None
     cancel_requested: bool
     profile: str = ""
+
+
+class StalledTask(NamedTuple):
+    """A queued task that its scheduler will not start as it is: its word for that, and since when (since 1970)."""
+
+    task: str
+    reason: str
+    since: float | None
 
 
 class PastEvent(NamedTuple):
@@ -135,12 +144,20 @@ class History:
 
     def _tasks(self, where: str, params: tuple[str, ...]) -> list[TaskStatus]:
         rows = self._journal.query(
-            "SELECT task, state, CASE WHEN state <> 'PENDING' THEN '' WHEN NOT requested THEN 'waiting'"
-            " WHEN job_id IS NULL THEN 'submitting' ELSE 'queued' END, attempt, reason, exit_code, signal, detail,"
-            f" job_id, started_at, ended_at, cancel_requested, profile FROM tasks WHERE {where}",
+            f"SELECT task, state, {STAGE}, attempt, reason, exit_code, signal, detail, job_id, started_at, ended_at,"
+            f" cancel_requested, profile FROM tasks WHERE {where}",
             params,
         )
         return [TaskStatus._make((*fields, bool(cancelled), profile)) for *fields, cancelled, profile in rows]
+
+    def stalled(self, run: str) -> list[StalledTask]:
+        """Return the run's stalled tasks in the workflow's order, as the last controller that looked knew them."""
+        rows = self._journal.query(
+            "SELECT task, stalled, stalled_at FROM tasks"
+            " WHERE run = ? AND state = 'PENDING' AND stalled <> '' AND NOT dropped ORDER BY ord",
+            (run,),
+        )
+        return [StalledTask(*row) for row in rows]
 
     def unfinished_needs(self, run: str, task: str) -> list[str]:
         """Return the tasks that this one waits for and that have not completed, in the order of its spec."""

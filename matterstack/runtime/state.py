@@ -54,21 +54,3 @@ def known_tasks(journal: Journal, run: str) -> dict[str, KnownTask]:
     )
     states = {state.value: state for state in State}
     return {task: KnownTask(hashed, states[state], live, dropped) for task, hashed, state, live, dropped in rows}
-
-
-class StalledTask(NamedTuple):
-    """A queued task that its scheduler will not start as it is: its word for that, and since when (since 1970)."""
-
-    task: str
-    reason: str
-    since: float | None
-
-
-def load_stalled(journal: Journal, run: str) -> list[StalledTask]:
-    """Return the run's stalled tasks, in the order of the workflow, as the last controller that looked knew them."""
-    rows = journal.query(
-        "SELECT task, stalled, stalled_at FROM tasks"
-        " WHERE run = ? AND state = 'PENDING' AND stalled <> '' AND NOT dropped ORDER BY ord",
-        (run,),
-    )
-    return [StalledTask(*row) for row in rows]

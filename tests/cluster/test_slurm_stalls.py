@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from campaign import backend_of, ended, eventually
 
 from journal import JournalError
 from matterstack import Task, Workflow, run_workflow
+from matterstack.history import History
 from matterstack.runtime import worker
 from matterstack.runtime.opening import open_journal
 from matterstack.runtime.stalls import Stalls
-from matterstack.runtime.state import load_stalled
 
 JOURNAL = "journal.db"
 
 
 def stalled():
-    with open_journal(JOURNAL, create=False, read_only=True) as opened:
-        return [(one.task, one.reason) for one in load_stalled(opened, "run")]
+    with History(Path(JOURNAL)) as history:
+        return [(one.task, one.reason) for one in history.stalled("run")]
 
 
 def submitted():

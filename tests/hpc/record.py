@@ -86,7 +86,8 @@ class Recorder:
 
     def plain(self, text: str) -> str:
         """Return the text without the names of the machine that it was recorded on."""
-        text = text.replace(str(self.directory), "/campaign").replace(str(Path(os.environ["SLURM_CONF"]).parent), "/slurm")
+        text = text.replace(str(self.directory), "/campaign")
+        text = text.replace(str(Path(os.environ["SLURM_CONF"]).parent), "/slurm")
         return re.sub(rf"\b{re.escape(socket.gethostname().partition('.')[0])}\b", "login1", text)
 
     def reply(self, what: str, options: str, expect: str, script: str = "job.sh", **more: str) -> None:

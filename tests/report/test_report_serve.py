@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from page_journals import RUN
 
+from journal.errors import JournalUnavailable
+from matterstack.cli.serving import Server
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "matterstack.cli.main"]
 WAIT_S = 30
@@ -211,3 +214,33 @@ def test_a_port_that_is_taken_is_said(served, story):
     assert done.returncode == 2
     assert f"port {served.port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [(JournalUnavailable("it is locked"), 503, False), (KeyError("a mistake of ours"), None, True)],
+)
+def test_what_cannot_be_read_is_said_and_a_mistake_of_ours_is_not_taken_for_that(error, code, told, capfd):
+    class Broken:
+        def newest(self):
+            raise error
+
+    server = Server(0, Broken())
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=WAIT_S)
+        with closing(connection):
+            connection.request("GET", f"/{server.token}/")
+            if code is None:
+                with pytest.raises(http.client.RemoteDisconnected):
+                    connection.getresponse()
+            else:
+                assert connection.getresponse().status == code
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    shown = capfd.readouterr().err
+    assert ("a mistake of ours" in shown) == told
+    assert server.token not in shown

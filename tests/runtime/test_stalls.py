@@ -1,7 +1,5 @@
 """Jobs that their scheduler will not start as they are: told once it has lasted, and ever less often."""
 
-import json
-
 import pytest
 from campaigns import check_journal
 
@@ -9,12 +7,11 @@ from matterstack import Task, Workflow, run_workflow
 from matterstack.core.evidence import SlurmEvidence
 from matterstack.core.slurm_words import stall_of
 from matterstack.errors import BackendBroken
+from matterstack.history import History
 from matterstack.runtime import worker
 from matterstack.runtime.backends.base import ComputeBackend
-from matterstack.runtime.opening import open_journal
 from matterstack.runtime.reports import Seen, Stalled
 from matterstack.runtime.stalls import Stalls
-from matterstack.runtime.state import load_stalled
 
 NEVER = "PartitionNodeLimit"
 
@@ -106,9 +103,9 @@ class Queue(ComputeBackend):
 
 def stalled(journal):
     """Return what the tables say, and every word that was recorded."""
-    with open_journal(journal, create=False, read_only=True) as opened:
-        told = [json.loads(r.data).get("reason", "") for r in opened.read("run") if r.type == "JobStalled"]
-        return [one.reason for one in load_stalled(opened, "run")], told
+    with History(journal) as history:
+        told = [event.data.get("reason", "") for event in history.events("run") if event.type == "JobStalled"]
+        return [one.reason for one in history.stalled("run")], told
 
 
 def test_a_run_records_each_word_once_also_across_controllers(tmp_path, monkeypatch):
