@@ -15,7 +15,14 @@ from pathlib import Path
 from matterstack import Task
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.hpc.job_script import attempt_files, job_script, secrets_file
-from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, directory_of, job_name, read_claim, read_exit
+from matterstack.runtime.backends.hpc.layout import (
+    SUBMISSIONS,
+    directory_of,
+    job_name,
+    map_name,
+    read_claim,
+    read_exit,
+)
 from matterstack.runtime.backends.hpc.options import SlurmOptions
 
 SHELLS = ("dash", "bash")  # each under the name sh, which makes a POSIX shell of bash
@@ -155,10 +162,12 @@ class Place:
         shared = self.root / SUBMISSIONS / token
         shared.mkdir(parents=True, exist_ok=True)
         (shared / "job.sh").write_text(self.text(tasks[0], token, array=array))
-        with (shared / "map").open("w") as lines:
-            for job in jobs:
-                index = "-" if job.index is None else job.index
-                lines.write(f"{index}\t{job.directory.relative_to(self.root)}\t{job.submission.token}\n")
+        maps = {map_name(job.index): "" for job in jobs}
+        for job in jobs:
+            index = "-" if job.index is None else job.index
+            maps[map_name(job.index)] += f"{index}\t{job.directory.relative_to(self.root)}\t{job.submission.token}\n"
+        for name, lines in maps.items():
+            (shared / name).write_text(lines)
         return jobs
 
     def close(self):

@@ -693,6 +693,11 @@ def test_the_elements_of_an_array_are_told_apart(place, shell):
         assert element.stdout == f"{element.submission.task.task_id}\n"
 
 
+def test_elements_of_a_large_array_find_their_own_map(place):
+    elements = place().array(*(Task(f"exit {number}", f"t{number}") for number in range(40)))
+    assert [elements[number].run()[0] for number in (0, 15, 16, 31, 32, 39)] == [0, 15, 16, 31, 32, 39]
+
+
 def test_an_element_that_is_not_in_the_map_runs_nothing(place):
     first, second = place().array(Task("echo ran >>log", "a"), Task("echo ran >>log", "b"))
     code, said = first.run(SLURM_ARRAY_TASK_ID="2")
@@ -717,7 +722,7 @@ MAPS = [
 @pytest.mark.parametrize("text", MAPS)
 def test_a_damaged_map_runs_nothing(place, shell, text):
     (element,) = place().array(Task("echo ran >>log", "a"))
-    path = element.place.root / SUBMISSIONS / element.token / "map"
+    path = element.place.root / SUBMISSIONS / element.token / "map.0"
     path.write_text(text)
     assert element.run(shell)[0] == 76
     path.unlink()

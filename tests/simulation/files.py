@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from matterstack.runtime.backends.hpc.layout import map_name
 from simulation.timeline import Timeline
 
 
@@ -78,6 +79,11 @@ class Files:
         directory, _, name = path.rpartition("/")
         file = self._directories.get(directory, {}).get(name)
         return file.text if file and file.seen_at <= self._timeline.now else None
+
+    def map_row(self, base: str, index: int | None) -> list[str] | None:
+        """Return directory and token of an element, as the map of its submission has them for a node."""
+        rows = [line.split("\t") for line in (self.on_node(f"{base}/{map_name(index)}") or "").splitlines()]
+        return next((row[1:] for row in rows if row[0] == ("-" if index is None else str(index))), None)
 
     def names(self, directory: str, prefix: str, *, seen: bool) -> Iterator[str]:
         """Yield the files of a directory, as a pattern of the shell does."""

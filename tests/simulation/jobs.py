@@ -84,9 +84,7 @@ class Run:
 
     def _script(self) -> Generator[float, None, int]:
         files, job = self.world.files, self.job
-        index = "-" if job.index is None else str(job.index)
-        rows = [line.split("\t") for line in (files.on_node(f"{job.base}/map") or "").splitlines()]
-        place = next((row[1:] for row in rows if row[0] == index), None)
+        place = files.map_row(job.base, job.index)
         if place is None or not files.is_directory(f"{place[0]}/.matterstack"):
             return NO_PLACE
         directory, self.token = place

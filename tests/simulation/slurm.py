@@ -177,11 +177,11 @@ class Slurm:
         option = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.MULTILINE))
         limit = re.fullmatch(r"(\d+)-(\d\d):(\d\d):00", option.get("time", ""))
         limit_s = ((int(limit[1]) * 24 + int(limit[2])) * 60 + int(limit[3])) * 60 if limit else None
-        tokens = {line.split("\t")[0]: line.split("\t")[2] for line in self._map(base)}
         elements = [None] if not indices else list(indices_of(indices) or ())
         # A late shell may submit elements that a cancel has since taken out of the map: they start nothing.
         known, submission = self.world.truth.elements, base.rpartition("/")[2]
-        whose = [tokens.get("-" if index is None else str(index)) or known[submission, index] for index in elements]
+        rows = [self.world.files.map_row(base, index) for index in elements]
+        whose = [row[1] if row else known[submission, at] for at, row in zip(elements, rows, strict=True)]
         self.world.truth.submitting(submission, whose, sent_at)
         number = self._take_id(elements)
         for index, token in zip(elements, whose, strict=True):
@@ -197,9 +197,6 @@ class Slurm:
         self._tempt()
         self.world.trace("slurm accepts", number, option["job-name"], indices)
         return str(number)
-
-    def _map(self, base: str) -> list[str]:
-        return (self.world.files.on_node(f"{base}/map") or "").splitlines()
 
     def _take_id(self, elements: list[int | None]) -> int:
         while any((self.next, index) in self.jobs for index in [*elements, None]) or self.next > MAX_ID:

@@ -12,7 +12,7 @@ from matterstack.core.workflow import Task
 from matterstack.errors import AccessError
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.hpc.job_shell import BEGIN, BINDABLE, END, MODULES, PROLOGUE, RUN
-from matterstack.runtime.backends.hpc.layout import SUBMISSIONS
+from matterstack.runtime.backends.hpc.layout import MAP_ROWS, SUBMISSIONS
 from matterstack.runtime.backends.hpc.options import SlurmOptions
 
 _PLAIN_LINE: Final = re.compile(r"(module|ml)( +[A-Za-z0-9_./+:@%-]+)+", re.ASCII)
@@ -113,7 +113,7 @@ def job_script(
             "#!/bin/sh",
             *header,
             MODULES.format(),
-            BEGIN.format(base=base, requeue="1" if _may_restart(task, options) else ""),
+            BEGIN.format(base=base, rows=MAP_ROWS, requeue="1" if _may_restart(task, options) else ""),
             *([BINDABLE] if task.image is not None else []),
             *_set_up(options),
             RUN.format(cores=task.cores, container=_container(task, options)),

@@ -30,11 +30,12 @@ ms_warned() {{ ms_noted=1 ms_near=1; [ -z "$ms_m" ] || {{ true >"$ms_m/limit-nea
 trap ms_warned USR1
 trap 'ms_noted=1 ms_term=1' TERM
 ms_index=${{SLURM_ARRAY_TASK_ID:--}}
+ms_map={base}/map${{SLURM_ARRAY_TASK_ID:+.$((SLURM_ARRAY_TASK_ID / {rows}))}}
 ms_dir= ms_token=
 while IFS='	' read -r ms_i ms_d ms_t; do
   if [ "$ms_i" = "$ms_index" ]; then ms_dir=$ms_d ms_token=$ms_t; break; fi
-done <{base}/map
-[ -n "$ms_token" ] && cd "./$ms_dir" || {{ echo "matterstack: {base}/map has no element $ms_index" >&2; exit 76; }}
+done <"$ms_map"
+[ -n "$ms_token" ] && cd "./$ms_dir" || {{ echo "matterstack: $ms_map has no element $ms_index" >&2; exit 76; }}
 ms_job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
 ms_job=${{ms_job:-$SLURM_JOB_ID}}
 ms_restart=${{SLURM_RESTART_COUNT:-0}}

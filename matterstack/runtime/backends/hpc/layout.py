@@ -10,6 +10,7 @@ from msgspec import Struct
 META: Final = ".matterstack"  # in an attempt's directory: its scripts and records; under the root: everything shared
 SUBMISSIONS: Final = f"{META}/submissions"
 STORE: Final = f"{META}/store"
+MAP_ROWS: Final = 16
 _MARK: Final = "ms1"
 _END: Final = "."
 _SAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
@@ -26,6 +27,14 @@ _NAME_MAX: Final = 24  # of the task's id, so that squeue stays readable
 def directory_of(run: str, task_id: str, attempt: int) -> str:
     """Return an attempt's directory, relative to the workspace root."""
     return f"{run}/{task_id}/{attempt}"
+
+
+def map_name(index: int | None) -> str:
+    """Return which map in a submission's directory has an element, None for a lone job.
+
+    A shell reads a file of lines byte by byte: one map of 500 elements cost each of them 5 ms of CPU.
+    """
+    return "map" if index is None else f"map.{index // MAP_ROWS}"
 
 
 def job_name(task_id: str, token: str) -> str:

@@ -10,7 +10,7 @@ from matterstack.errors import MatterStackError, SubmitRefusedError
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.hpc.batch import Batch, place
 from matterstack.runtime.backends.hpc.job_script import attempt_files, job_script, secrets_file
-from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, job_ref
+from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, job_ref, map_name
 from matterstack.runtime.backends.hpc.monitoring import Identity
 from matterstack.runtime.backends.hpc.options import SlurmOptions
 from matterstack.runtime.backends.hpc.remote import Remote
@@ -55,11 +55,15 @@ class Preparer:
         return Inputs(place(member), _files(member), own, secret, member.digests)
 
     def _shared(self, batch: Batch) -> dict[str, bytes]:
-        """Return the job script and its map by their names relative to the workspace."""
+        """Return the job script and its maps by their names relative to the workspace."""
         base = f"{SUBMISSIONS}/{batch.token}"
         script = script_of(batch, self._options)
-        lines = [f"{one.index if batch.array else '-'}\t{place(one)}\t{one.token}\n" for one in batch.wanted]
-        return {f"{base}/job.sh": script.encode(), f"{base}/map": "".join(lines).encode()}
+        # Also those of whom nobody is wanted any more: an earlier submission may have left theirs.
+        maps = {map_name(index_of(batch, one)): "" for one in batch.members}
+        for one in batch.wanted:
+            index = index_of(batch, one)
+            maps[map_name(index)] += f"{'-' if index is None else index}\t{place(one)}\t{one.token}\n"
+        return {f"{base}/job.sh": script.encode(), **{f"{base}/{name}": text.encode() for name, text in maps.items()}}
 
 
 def script_of(batch: Batch, options: SlurmOptions) -> str:
@@ -71,8 +75,12 @@ def script_of(batch: Batch, options: SlurmOptions) -> str:
 def identity_of(batch: Batch, member: Submission) -> Identity:
     """Return who the member's job is in Slurm's queue."""
     minutes = member.task.time_limit_minutes
-    index = member.index if batch.array else None
-    return Identity(member.token, batch.name, index, minutes * 60 if minutes else None)
+    return Identity(member.token, batch.name, index_of(batch, member), minutes * 60 if minutes else None)
+
+
+def index_of(batch: Batch, member: Submission) -> int | None:
+    """Return which element of its array the member is; None in a lone job."""
+    return member.index if batch.array else None
 
 
 def _files(member: Submission) -> dict[str, str | Path | Upstream]:
