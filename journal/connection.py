@@ -12,6 +12,7 @@ from . import filesystem, schema
 from .errors import JournalUnavailable, translated
 
 BUSY_TIMEOUT_S = 10.0
+WALK_CACHE_KB = 65_536
 
 
 def connect(path: str, *, create: bool, read_only: bool) -> sqlite3.Connection:
@@ -43,15 +44,19 @@ def connect(path: str, *, create: bool, read_only: bool) -> sqlite3.Connection:
 
 def raw(path: str, mode: str) -> sqlite3.Connection:
     """Return an unprepared connection; ``mode`` is SQLite's: ro, rw, rwc, or ``ro&immutable=1``."""
-    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     return sqlite3.connect(
-        f"file://{quoted}?mode={mode}",
+        _uri(path, mode),
         uri=True,
         isolation_level=None,
         check_same_thread=False,
         timeout=BUSY_TIMEOUT_S,
         cached_statements=256,
     )
+
+
+def _uri(path: str, mode: str) -> str:
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file://{quoted}?mode={mode}"
 
 
 def _check_place(path: str, *, create: bool, read_only: bool) -> None:
@@ -152,6 +157,30 @@ def open_read_only(path: str) -> sqlite3.Connection:
             raise
         connection = raw(path, "ro&immutable=1")
     except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection
+
+
+def open_beside_memory(path: str) -> sqlite3.Connection:
+    """Return a connection to an empty database in memory, with the file as ``stored``, which it cannot write.
+
+    The cache of the file is for one walk over a large journal: what is looked up for every event stays in it.
+    """
+    open_read_only(path).close()  # raises what is to be raised
+    connection = sqlite3.connect(":memory:", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    try:
+        try:
+            connection.execute("ATTACH ? AS stored", (_uri(path, "ro"),))
+            connection.execute("SELECT 1 FROM stored.sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            if os.path.exists(f"{path}-wal"):
+                raise
+            if any(name == "stored" for _, name, _ in connection.execute("PRAGMA database_list")):
+                connection.execute("DETACH stored")
+            connection.execute("ATTACH ? AS stored", (_uri(path, "ro&immutable=1"),))
+        connection.execute(f"PRAGMA stored.cache_size = -{WALK_CACHE_KB}")
+    except BaseException:
         connection.close()
         raise
     return connection

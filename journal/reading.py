@@ -11,6 +11,7 @@ from functools import partial
 from .event import NO_HASH, Head, RecordedEvent
 
 CHUNK = 1000
+FOLD_CHUNK = 10_000  # a fold is faster the more it sees of a subject at once
 
 EVENTS = (
     "SELECT e.position, s.name, e.version, u.name, t.name, e.at, CAST(e.data AS BLOB), e.hash "
@@ -53,7 +54,7 @@ def last_position(connection: sqlite3.Connection) -> int:
 def chunks(connection: sqlite3.Connection, after: int, until: int) -> Iterator[list[RecordedEvent]]:
     """Yield all events after one position until another one, in chunks, within the caller's transaction."""
     while after < until:
-        found = list(recorded(connection.execute(ALL, (after, min(CHUNK, until - after)))))
+        found = list(recorded(connection.execute(ALL, (after, min(FOLD_CHUNK, until - after)))))
         if not found:
             return
         yield found

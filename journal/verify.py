@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from . import reading
-from .connection import open_read_only
+from .connection import open_beside_memory
 from .errors import translated
-from .event import NO_HASH, Head, RecordedEvent, event_hash
-from .projection import Projection, create_tables
+from .event import NO_HASH, Head, RecordedEvent, event_hash, pack_prefix
+from .projection import Projection
+from .rebuilt import Rebuilt
 
 
 class Problem(NamedTuple):
@@ -48,22 +50,33 @@ def verify(path: str, projections: Sequence[Projection]) -> Report:
         JournalUnavailable: The file cannot be opened.
     """
     try:
-        connection = open_read_only(path)
+        connection = open_beside_memory(path)
         connection.execute("BEGIN")
     except sqlite3.Error as error:
         raise translated(error, path, "verify it") from error
     check = _Check(connection)
     try:
         check.file()
-        check.events()
+        rebuilt = [Rebuilt(connection, projection) for projection in projections]
+        for events in check.events(wanted=bool(rebuilt)):
+            for one in rebuilt:
+                one.apply(events)
         check.heads()
-        for projection in projections if not check.problems else ():  # from bad events nothing follows
-            check.projection(projection)
+        for one in rebuilt if not check.problems else ():  # from bad events nothing follows
+            check.problems += [Problem(None, None, None, what) for what in one.differences()]
     except sqlite3.DatabaseError as error:
         check.problems.append(Problem(check.position + 1, None, None, f"cannot be read from here on: {error}"))
     finally:
         connection.close()
-    return Report(check.position, len(check.good), check.problems, {s: h.version for s, h in check.good.items()})
+    last_good = {check.names[key]: head.version for key, head in check.good.items() if key in check.names}
+    return Report(check.position, len(check.good), check.problems, last_good)
+
+
+# Every event has a subject of its own row, but there are few streams and types: those are looked up in memory.
+_EVENTS = (
+    "SELECT e.position, e.stream, e.version, u.name, e.type, e.at, CAST(e.data AS BLOB), e.hash "
+    "FROM stored.events AS e LEFT JOIN stored.subjects AS u ON u.id = e.subject ORDER BY e.position"
+)
 
 
 class _Check:
@@ -71,41 +84,82 @@ class _Check:
         self.connection = connection
         self.position = 0
         self.problems: list[Problem] = []
-        self.good: dict[str, Head] = {}  # the last good event of each stream
-        self._bad: set[str] = set()
+        self.names: dict[int, str] = {}
+        self.good: dict[int, Head] = {}  # by stream: its last good event
+        self._bad: set[int] = set()
 
     def file(self) -> None:
         """Let SQLite check its pages."""
-        for (line,) in self.connection.execute("PRAGMA quick_check"):
+        for (line,) in self.connection.execute("PRAGMA stored.quick_check"):
             if line != "ok":
                 self.problems.append(Problem(None, None, None, f"SQLite: {line}"))
 
-    def events(self) -> None:
-        """Walk all events by position, each stream's chain beside the others."""
-        for row in self.connection.execute(reading.EVENTS + "ORDER BY e.position"):
-            event = tuple.__new__(RecordedEvent, row)
-            if event.position != self.position + 1:
-                self._report(event, f"positions {self.position + 1} to {event.position - 1} are missing")
-            self.position = event.position
-            stream = event.stream
-            if stream in self._bad:
-                continue
-            last = self.good.get(stream) or Head(0, 0, NO_HASH)
-            wrong = _wrong(event, last)
-            if wrong:
-                self._report(event, wrong)
-                self._bad.add(stream)
-                if stream is not None:
-                    self.good.setdefault(stream, last)
+    def events(self, *, wanted: bool) -> Iterator[list[RecordedEvent]]:
+        """Walk all events by position, each stream's chain beside the others; yield those wanted while all is good.
+
+        Where an event is not exactly what must come next, `_suspect` finds out why.
+        """
+        self.names, streams = self._texts("streams")
+        _, types = self._texts("types")
+        good, new, before = self.good, tuple.__new__, 0
+        nothing = Head(0, 0, NO_HASH)
+        unknown: Any = (None, None)  # its encoding fails, and the event is looked at more closely
+        chunk: list[RecordedEvent] = []
+        for position, key, version, subject, kind, at, data, digest in self.connection.execute(_EVENTS):
+            stream, stream_utf8 = streams.get(key, unknown)
+            type_, type_utf8 = types.get(kind, unknown)
+            last_version, _, last_hash = good.get(key, nothing)
+            try:
+                utf8 = subject.encode()
+                prefix = pack_prefix(last_hash, version, at, len(stream_utf8), len(type_utf8), len(utf8), len(data))
+                right = (
+                    sha256(prefix + stream_utf8 + type_utf8 + utf8 + data).digest() == digest
+                    and version == last_version + 1
+                    and position == before + 1
+                )
+            except (TypeError, AttributeError, ValueError, struct.error):
+                right = False
+            if right:
+                good[key] = new(Head, (version, position, digest))
+                self.position = position
             else:
-                self.good[stream] = Head(event.version, event.position, event.hash)
+                self._suspect(key, new(RecordedEvent, (position, stream, version, subject, type_, at, data, digest)))
+            before = position
+            if wanted and not self.problems:
+                chunk.append(new(RecordedEvent, (position, stream, version, subject, type_, at, data, digest)))
+                if len(chunk) == reading.FOLD_CHUNK:
+                    yield chunk
+                    chunk = []
+        if chunk and not self.problems:
+            yield chunk
+
+    def _texts(self, table: str) -> tuple[dict[int, str], dict[int, Any]]:
+        names = dict(self.connection.execute(f"SELECT id, name FROM stored.{table}"))  # a constant
+        return names, {key: (name, name.encode()) for key, name in names.items() if isinstance(name, str)}
+
+    def _suspect(self, key: int, event: RecordedEvent) -> None:
+        """Report what is wrong with an event, if it is the first bad one of its stream."""
+        if event.position != self.position + 1:
+            self._report(event, f"positions {self.position + 1} to {event.position - 1} are missing")
+        self.position = event.position
+        if key in self._bad:
+            return
+        last = self.good.get(key) or Head(0, 0, NO_HASH)
+        wrong = _wrong(event, last)
+        if wrong:
+            self._report(event, wrong)
+            self._bad.add(key)
+            if event.stream is not None:
+                self.good.setdefault(key, last)
+        else:
+            self.good[key] = Head(event.version, event.position, event.hash)
 
     def heads(self) -> None:
         """Compare each stream's last event with the head recorded for it: finds a tail that was cut off."""
-        rows = self.connection.execute("SELECT name, version, position, hash FROM streams ORDER BY id")
-        for name, *head in rows:
-            last = self.good.setdefault(name, Head(0, 0, NO_HASH))
-            if name in self._bad or tuple(head) == last:
+        rows = self.connection.execute("SELECT id, name, version, position, hash FROM stored.streams ORDER BY id")
+        for key, name, *head in rows:
+            last = self.good.setdefault(key, Head(0, 0, NO_HASH))
+            if key in self._bad or tuple(head) == last:
                 continue
             what = f"the stream's head names version {head[0]} at position {head[1]}"
             if head[0] != last.version:
@@ -113,35 +167,6 @@ class _Check:
             else:
                 what += ", which is not its last event"
             self.problems.append(Problem(None, name, last.version, what))
-
-    def projection(self, projection: Projection) -> None:
-        """Fold the events anew in memory and compare the tables row by row."""
-        fresh = sqlite3.connect(":memory:", isolation_level=None)
-        try:
-            tables = create_tables(fresh, projection)
-            for events in reading.chunks(self.connection, 0, self.position):
-                projection.apply(fresh, events)
-            for table in tables:
-                if fresh.execute("SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'view'", (table,)).fetchone():
-                    self._view(projection, table, fresh)
-                    continue
-                try:
-                    what = _difference(_sorted(self.connection, table), _sorted(fresh, table))
-                except sqlite3.OperationalError as error:
-                    what = str(error)
-                if what:
-                    self.problems.append(
-                        Problem(None, None, None, f"projection {projection.name}, table {table}: {what}")
-                    )
-        finally:
-            fresh.close()
-
-    def _view(self, projection: Projection, view: str, fresh: sqlite3.Connection) -> None:
-        """Compare a view's text; its rows follow from the tables, and it may read the events, too."""
-        sql = "SELECT sql FROM sqlite_master WHERE name = ?"
-        if self.connection.execute(sql, (view,)).fetchone() != fresh.execute(sql, (view,)).fetchone():
-            what = f"projection {projection.name}, view {view}: it is not what the program made; rebuild it"
-            self.problems.append(Problem(None, None, None, what))
 
     def _report(self, event: RecordedEvent, what: str) -> None:
         self.problems.append(Problem(event.position, event.stream, event.version, what))
@@ -161,22 +186,3 @@ def _wrong(event: RecordedEvent, last: Head) -> str | None:
     if event.hash != expected:
         return "its hash does not match its content and the events before it"
     return None
-
-
-def _sorted(connection: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
-    width = len(connection.execute(f'SELECT * FROM "{table}" LIMIT 0').description)
-    order = ", ".join(str(column + 1) for column in range(width))
-    return connection.execute(f'SELECT * FROM "{table}" ORDER BY {order}')
-
-
-def _difference(stored: Iterator[tuple[object, ...]], rebuilt: Iterator[tuple[object, ...]]) -> str | None:
-    end = object()
-    while True:
-        left, right = next(stored, end), next(rebuilt, end)
-        if left is end and right is end:
-            return None
-        if left != right:
-            return (
-                f"{'no row' if left is end else left} stands where the events give "
-                f"{'no row' if right is end else right}; rebuild it"
-            )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from journal_samples import Colours, painted
 
 from journal import Journal, JournalCorrupt, NewEvent
+from journal.event import event_hash
 
 COLUMNS = {
     "events": ["position", "stream", "version", "subject", "type", "at", "data", "hash"],
@@ -137,6 +138,18 @@ def test_two_swapped_events_are_found(altered):
         "UPDATE events SET version = 4 WHERE position = 4",
     )
     assert (report.problems[0].position, report.last_good["a"]) == (4, 2)
+
+
+def test_a_version_that_was_left_out_is_found_though_its_hash_is_right(original, altered):
+    with Journal.open(original, read_only=True) as journal:
+        *_, before, last = journal.read("a")
+    forged = event_hash(last._replace(version=9), before.hash).hex()
+    report = altered(
+        f"UPDATE events SET version = 9, hash = x'{forged}' WHERE position = {last.position}",
+        f"UPDATE streams SET version = 9, hash = x'{forged}' WHERE name = 'a'",
+    )
+    assert [p.what for p in report.problems] == ["version 8 was expected here, not 9"]
+    assert report.last_good["a"] == 7
 
 
 def test_a_dangling_key_is_named(altered):
