@@ -11,13 +11,14 @@ import pytest
 
 INSTALL = "scripts/cluster install"
 BROWSER = "scripts/browser install"
+CRATES = "pip install --editable '.[provenance-test]'"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI, a test that lacks its cluster or its browser has failed."""
+    """In CI, a test that lacks its cluster, browser or packages has failed."""
     report = yield
-    lacks = any(words in str(report.longrepr) for words in (INSTALL, BROWSER))
+    lacks = any(words in str(report.longrepr) for words in (INSTALL, BROWSER, CRATES))
     needed = item.get_closest_marker("cluster") is not None or lacks
     if report.skipped and os.environ.get("CI") == "true" and needed:
         report.outcome = "failed"
@@ -43,14 +44,15 @@ def pytest_terminal_summary(terminalreporter):
     tell_crash_points(terminalreporter)
     tell_skipped(terminalreporter, INSTALL, "no real cluster", "on a real Slurm or sshd")
     tell_skipped(terminalreporter, BROWSER, "no browser", "of pages in a browser")
+    tell_skipped(terminalreporter, CRATES, "no RO-Crate", "of RO-Crates", by="")
 
 
-def tell_skipped(terminalreporter, install, title, what):
+def tell_skipped(terminalreporter, install, title, what, by=", as root,"):
     """Say loudly which tests were not run, and what would make them."""
     skipped = [report for report in terminalreporter.stats.get("skipped", ()) if install in str(report.longrepr)]
     if skipped:
         terminalreporter.section(title, red=True)
-        terminalreporter.line(f"{len(skipped)} tests {what} were NOT RUN. `{install}`, as root, gets what they need.")
+        terminalreporter.line(f"{len(skipped)} tests {what} were NOT RUN. `{install}`{by} gets what they need.")
 
 
 def tell_crash_points(terminalreporter):

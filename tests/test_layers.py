@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "matterstack.history": ("matterstack.errors", "matterstack.core", "matterstack.runtime"),
     "matterstack.config": ("matterstack.errors", "matterstack.core", "matterstack.runtime"),
     "matterstack.report": ("matterstack.errors", "matterstack.core", "matterstack.runtime", "matterstack.history"),
+    "matterstack.provenance": ("matterstack.errors", "matterstack.core", "matterstack.runtime", "matterstack.history"),
     "matterstack.api": (
         "matterstack.errors",
         "matterstack.core",
@@ -35,6 +36,7 @@ MAY_IMPORT = {
         "matterstack.history",
         "matterstack.config",
         "matterstack.report",
+        "matterstack.provenance",
     ),
     "matterstack.__main__": ("matterstack.cli",),
 }
@@ -48,6 +50,7 @@ DOORS = {
     "pandas": "matterstack.history.rows",
     "paramiko": "matterstack.runtime.transports.ssh",
     "rich": "matterstack.cli",
+    "rocrate": "matterstack.provenance.crate",
     "sqlite_utils": "journal",
     "transitions": "matterstack.core.machine",
     "yaml": "matterstack.config",

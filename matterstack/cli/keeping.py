@@ -3,32 +3,92 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from matterstack.cli.page import workdirs
 from matterstack.cli.text import as_json, number
 from matterstack.core.printable import printable
+from matterstack.history import History
+from matterstack.runtime import heads, outputs
 from matterstack.runtime.cleaning import clean_run
 from matterstack.runtime.opening import chosen_run, find_journal, open_journal, verify_journal
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check the journal."""
+    """Check the journal, and where it is asked for a run's head and files."""
     path = find_journal(arguments.journal)
+    expected = heads.parse(arguments.expect) if arguments.expect else None
     report = verify_journal(path)
-    if arguments.json:
-        problems = [problem._asdict() for problem in report.problems]
-        print(as_json({"ok": report.ok, "events": report.events, "streams": report.streams, "problems": problems}))
-        return 0 if report.ok else 1
+    told = _Told(report.ok, list(_found(path, report)))
+    told.json = {"events": report.events, "streams": report.streams}
+    told.json["problems"] = [problem._asdict() for problem in report.problems]
+    if report.ok and expected:
+        told.expected(heads.compare(path, expected))
+    if report.ok and (arguments.record_files or arguments.files or arguments.head):
+        with History(path) as history:
+            run = history.run(arguments.run)
+            directories = workdirs(history, run)
+        if arguments.record_files:
+            told.recorded(run, outputs.record_now(path, run, directories))
+        if arguments.files:
+            told.files(run, outputs.check(path, run, directories))
+        if arguments.head:
+            told.head(str(heads.head(path, run)))
+    print(as_json({"ok": told.ok, **told.json}) if arguments.json else "\n".join(map(printable, told.lines)))
+    return 0 if told.ok else 1
+
+
+class _Told:
+    """What there is to say, for people and machines; of a journal that was altered nothing but that."""
+
+    def __init__(self, ok: bool, lines: list[str]) -> None:
+        self.ok, self.lines = ok, lines
+        self.json: dict[str, Any] = {}
+
+    def expected(self, compared: heads.Expected) -> None:
+        self.json["expected"] = compared._asdict()
+        self.lines.append(compared.what)
+        self.ok = self.ok and compared.ok
+
+    def recorded(self, run: str, attempts: int) -> None:
+        self.json["recorded"] = attempts
+        self.lines.append(f"run {run!r}: outputs of {number(attempts, 'attempt')} recorded now")
+
+    def files(self, run: str, checked: outputs.Checked) -> None:
+        self.json["files"] = {**checked._asdict(), "findings": [one._asdict() for one in checked.findings]}
+        self.ok = self.ok and checked.ok
+        size = (
+            f"{number(checked.files, 'output')} of {number(checked.attempts, 'attempt')}, {checked.bytes / 1e6:.1f} MB"
+        )
+        state = "as recorded" if checked.ok else f"{len(checked.findings)} not as recorded"
+        self.lines.append(f"run {run!r}: {size}: {state}")
+        self.lines += [f"  {one.task}, attempt {one.attempt}: {one.name}: {one.what}" for one in checked.findings]
+        if checked.unrecorded:
+            tasks = number(len(checked.unrecorded), "completed task")
+            self.lines.append(
+                f"  nothing is recorded yet of the outputs of {tasks}, such as {checked.unrecorded[0]!r}; "
+                f"`matterstack verify --record-files {run}` does it where the files are on this machine"
+            )
+
+    def head(self, head: str) -> None:
+        """Say the head alone where all is well, for a script."""
+        self.json["head"] = head
+        if self.ok:
+            self.lines = [head]
+
+
+def _found(path: Path, report: Any) -> Iterator[str]:
     if report.ok:
-        print(f"{path}: {report.events} events in {number(report.streams, 'stream')}, all hashes and tables right")
-        return 0
+        yield f"{path}: {report.events} events in {number(report.streams, 'stream')}, all hashes and tables right"
+        return
     for problem in report.problems:
         at = f"event {problem.position}, " if problem.position is not None else ""
         where = f"{at}stream {problem.stream!r}, version {problem.version}: " if problem.stream is not None else ""
-        print(printable(f"{path}: {where}{problem.what}"))
+        yield f"{path}: {where}{problem.what}"
     for stream, version in report.last_good.items():
-        print(f"  stream {stream!r} can be trusted up to version {version}")
-    return 1
+        yield f"  stream {stream!r} can be trusted up to version {version}"
 
 
 def backup(arguments: argparse.Namespace) -> int:

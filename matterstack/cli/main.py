@@ -123,7 +123,31 @@ def _keeping(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verify = _command(
         commands, "verify", "keeping", "check the journal: its hash chain, and its tables against its events"
     )
+    _run_argument(verify)
+    verify.add_argument("--files", action="store_true", help="compare the run's outputs on this machine as well")
+    verify.add_argument(
+        "--record-files", action="store_true", help="record first what is not recorded of the run's outputs"
+    )
+    verify.add_argument("--head", action="store_true", help="print the head of the run's chain, and nothing else")
+    verify.add_argument("--expect", metavar="HEAD", help="check that a head, printed earlier, is still in the chain")
     _json(verify)
+
+    export = _command(commands, "export", "exporting", "write where a run's results come from, an attempt a record")
+    _run_argument(export)
+    export.add_argument(
+        "--format",
+        choices=("jsonl", "csv", "rocrate"),
+        default="jsonl",
+        help="lines of JSON, a table, or a Workflow Run RO-Crate; by default jsonl",
+    )
+    export.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="must not exist; by default RUN.jsonl, RUN.csv or the directory RUN.crate"
+        "; - for standard output, a name that ends in .zip for a zipped crate",
+    )
+    export.add_argument("--license", metavar="URL", default="", help="license to state in a crate")
 
     backup = _command(commands, "backup", "keeping", "copy the journal, also while it is written")
     backup.add_argument("target", metavar="FILE", help="the copy; must not exist")

@@ -107,7 +107,7 @@ def evolve(attempt: Attempt, event: ev.Event) -> Attempt:  # noqa: C901, PLR0911
             return replace(attempt, state=state, started_at=None)
         case ev.CancelRequested():
             return replace(attempt, cancel_requested=True)
-        case ev.UsageRecorded():
+        case ev.UsageRecorded() | ev.FilesRecorded():
             return attempt
         case ev.TaskDropped():
             return replace(attempt, dropped=True)

@@ -145,6 +145,20 @@ class UsageRecorded(Event, frozen=True, omit_defaults=True):
     limit_s: float | None = None
 
 
+class FileSum(Struct, frozen=True):
+    """What is in a file: its SHA-256 in hex, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class FilesRecorded(Event, frozen=True, omit_defaults=True):
+    """What attempt ``attempt``, which has ended, left of its task's declared outputs, by name in its directory."""
+
+    attempt: int
+    files: dict[str, FileSum]
+
+
 class RunCreated(Event, frozen=True, omit_defaults=True):
     """A run began to exist; ``key`` is random and part of every token."""
 
@@ -155,7 +169,7 @@ class RunCreated(Event, frozen=True, omit_defaults=True):
 
 
 class RunStarted(Event, frozen=True, omit_defaults=True):
-    """A controller took the run. ``profiles`` are those that tasks name themselves, by name."""
+    """A controller took the run, started by ``user``. ``profiles`` are those that tasks name themselves, by name."""
 
     host: str
     pid: int
@@ -163,6 +177,7 @@ class RunStarted(Event, frozen=True, omit_defaults=True):
     version: str
     profile: dict[str, Any] = {}
     profiles: dict[str, Any] = {}
+    user: str = ""
 
 
 class RunStopped(Event, frozen=True, omit_defaults=True):
@@ -216,6 +231,7 @@ TYPES: Final[dict[str, type[Event]]] = {
         TaskFailed,
         TaskRetried,
         UsageRecorded,
+        FilesRecorded,
         RunCreated,
         RunStarted,
         RunStopped,

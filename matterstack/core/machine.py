@@ -55,6 +55,7 @@ TRANSITIONS: Final[list[tuple[str, list[State], State | None]]] = [
     ("TaskChanged",     [PENDING, COMPLETED, FAILED],  PENDING),
     ("TaskDropped",     [PENDING, COMPLETED, FAILED],  SAME),
     ("UsageRecorded",   [PENDING, RUNNING, COMPLETED, FAILED], SAME),  # the next attempt may have begun
+    ("FilesRecorded",   [PENDING, RUNNING, COMPLETED, FAILED], SAME),
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from journal import Journal, Lease, LeaseHeld
-from journal.verify import Report
+from journal.verify import Report, verify
 from matterstack.errors import RunBusy, UnknownName
 from matterstack.runtime.backends.local import processes
 from matterstack.runtime.projections import TaskTables
@@ -42,11 +42,16 @@ def open_journal(path: Path, *, create: bool = True, read_only: bool = False) ->
 
 def verify_journal(path: Path) -> Report:
     """Return what is wrong with the journal: first with its events, and where those are right with its tables."""
+    tables = TaskTables()
     with Journal.open(path, create=False, read_only=True) as journal:
-        report = journal.verify(projections=False)
-    if not report.ok:
+        current = journal.query(
+            "SELECT 1 FROM projections WHERE name = ? AND version = ? AND position = ?",
+            (tables.name, tables.version, journal.position()),
+        )
+        report = verify(journal.path, [tables] if current else [])
+    if current or not report.ok:
         return report
-    with open_journal(path, create=False, read_only=True) as journal:
+    with open_journal(path, create=False, read_only=True) as journal:  # says what to do about the tables
         return journal.verify()
 
 

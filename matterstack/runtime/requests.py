@@ -12,13 +12,17 @@ from matterstack.runtime.engine import Engine
 from matterstack.runtime.projections import REQUESTS
 
 
+def user() -> str:
+    """Return the name of the user whose process this is, or the number where there is no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container the user may have none
+        return str(os.getuid())
+
+
 def requester() -> str:
     """Return who asks, for the record: ``user (pid 123)``."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container the user may have no name
-        user = str(os.getuid())
-    return f"{user} (pid {os.getpid()})"
+    return f"{user()} (pid {os.getpid()})"
 
 
 def ask(journal: Journal, run: str, event: ev.CancelRequested | ev.RetryRequested, task_ids: Sequence[str]) -> None:

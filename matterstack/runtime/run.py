@@ -20,6 +20,7 @@ from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
 from matterstack.core.workflow import OutputRef, Workflow, id_problem
 from matterstack.errors import FilesUnsupported, MatterStackError, RunError, UnknownName
+from matterstack.runtime import outputs
 from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.local import processes
 from matterstack.runtime.drive import Driver, Observer
@@ -27,7 +28,7 @@ from matterstack.runtime.engine import Engine
 from matterstack.runtime.offers import RunFacts, Specs
 from matterstack.runtime.opening import chosen_run, open_journal, take_lease
 from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live
-from matterstack.runtime.requests import Inbox
+from matterstack.runtime.requests import Inbox, user
 from matterstack.runtime.result import WorkflowResult
 from matterstack.runtime.specs import JournalSpecs, WorkflowSpecs
 from matterstack.runtime.state import load_attempts, load_counts
@@ -262,9 +263,18 @@ class _Session:
                     ev.RunStopped("stopped by an error", {state.value: n for state, n in engine.counts.items()})
                 )
             raise
+        if finished:
+            self._record_outputs()
         self._stopped(engine, finished=finished)
         if not finished:
             raise KeyboardInterrupt
+
+    def _record_outputs(self) -> None:
+        """Record what completed tasks left; what an impatient Ctrl-C leaves out, ``verify --record-files`` records."""
+        with suppress(KeyboardInterrupt):
+            outputs.record(
+                self._journal, self._run, self.lease, lambda name, job: self._settings.of(name).backend.workdir(job)
+            )
 
     def _check_place(self, attempts: Mapping[str, Attempt]) -> None:
         """Refuse to go on elsewhere than where the run's live attempts are: there they could not be found."""
@@ -302,7 +312,7 @@ class _Session:
     def _started(self) -> None:
         profile = dict(self._settings.profile)
         others = {name: dict(settings.profile) for name, settings in self._settings.others.items()}
-        event = ev.RunStarted(processes.host(), os.getpid(), processes.boot_id(), __version__, profile, others)
+        event = ev.RunStarted(processes.host(), os.getpid(), processes.boot_id(), __version__, profile, others, user())
         self._append(event)
 
     def _stopped(self, engine: Engine, *, finished: bool) -> None:

@@ -167,6 +167,7 @@ def test_history_has_the_events_in_order(ended):
         "JobSubmitted",
         "JobStarted",
         "TaskCompleted",
+        "FilesRecorded",
     ]
     assert [json.loads(line) for line in ended.ms("history", "demo", "one", "--json").stdout.splitlines()] == [
         event for event in events if event["task"] == "one"

@@ -16,6 +16,7 @@ BY_TYPE = {
     float | None: st.none() | st.floats(0, 4e9),
     int | None: st.none() | st.integers(0, 2**31),
     Usage: st.builds(Usage),
+    dict[str, ev.FileSum]: st.dictionaries(texts, st.builds(ev.FileSum, texts, st.integers(0, 2**40)), max_size=3),
     dict[str, int]: st.dictionaries(texts, st.integers(0, 9), max_size=3),
 }
 

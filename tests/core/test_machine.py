@@ -25,6 +25,7 @@ SAMPLES = {
     "TaskChanged": ev.TaskChanged(0, "hash", {"command": "true"}),
     "TaskDropped": ev.TaskDropped(),
     "UsageRecorded": ev.UsageRecorded(1, Usage("sacct", cpus=2)),
+    "FilesRecorded": ev.FilesRecorded(1, {"out": ev.FileSum("0" * 64, 3)}),
 }
 LITERAL = {
     (event, source): source if target is SAME else target
@@ -70,6 +71,10 @@ def test_the_table_is_this():
         ("UsageRecorded", r): r,
         ("UsageRecorded", c): c,
         ("UsageRecorded", f): f,
+        ("FilesRecorded", p): p,
+        ("FilesRecorded", r): r,
+        ("FilesRecorded", c): c,
+        ("FilesRecorded", f): f,
     } == next_states()
 
 

@@ -81,6 +81,7 @@ class Walk:
             "TaskFailed": ev.TaskFailed("TIMEOUT", 2000.25 if n > 1 else None, n, 9, "late", "TIMEOUT"),
             "TaskChanged": ev.TaskChanged(next(self.orders), "h2", {}),
             "UsageRecorded": ev.UsageRecorded(n, Usage("sacct", max_rss=n)),
+            "FilesRecorded": ev.FilesRecorded(n, {"out": ev.FileSum("0" * 64, n)}),
         }
         return made[kind] if kind in made else ev.TYPES[kind]()
 
@@ -156,6 +157,7 @@ LIFE = [
     ev.TaskFailed("CANCELLED", 1002.0, None, 15, "by hand"),
     ev.TaskRetried("asked for"),
     ev.UsageRecorded(1, Usage("sacct", cpu_s=1.5)),
+    ev.FilesRecorded(1, {"out": ev.FileSum("0" * 64, 3)}),
     ev.SubmitRequested(2, "t2"),
     ev.JobSubmitted("8"),
     ev.CancelRequested(),
