@@ -84,7 +84,7 @@ def _notes(unmeasured: int, efficiencies: Sequence[float | None]) -> Iterator[st
     if unmeasured:
         yield (
             f"Of {number(unmeasured, 'attempt')} memory or CPU time is not known (-); `history_attempt_usage` says why "
-            "of each."
+            "of each. What accounting had not told by the end of a run, `matterstack resume RUN` asks for."
         )
     if any(one is not None for one in efficiencies):
         yield "CPU: the part of the allocated core time that was used. next: what the next campaign might ask for."

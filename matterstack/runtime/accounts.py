@@ -14,9 +14,14 @@ from matterstack.runtime.reports import Used
 
 EVERY_S: Final = 120.0  # between two questions while a run goes on: accounting is everybody's
 GIVE_UP_S: Final = 900.0
-END_S: Final = 4.0  # longest that a run waits at its end
-END_EVERY_S: Final = 1.0
-NO_ANSWER: Final = "accounting did not answer in time"
+END_S: Final = 2.0  # longest that a run waits at its end; what is not known by then, its next controller asks for
+END_EVERY_S: Final = 0.5
+NOT_KNOWN: Final = "accounting does not know it"
+
+
+def keeps(backend: ComputeBackend) -> bool:
+    """Return whether a backend can tell what jobs used."""
+    return type(backend).usage_many is not ComputeBackend.usage_many
 
 
 class Accounts:
@@ -29,7 +34,7 @@ class Accounts:
 
     def __init__(self, backend: ComputeBackend, clock: Callable[[], float] | None = None) -> None:
         self._backend, self._clock = backend, clock or _monotonic
-        self.kept = type(backend).usage_many is not ComputeBackend.usage_many
+        self._kept = keeps(backend)
         self._attempts: dict[str, tuple[Task, int]] = {}
         self._owed: dict[str, float] = {}
         self._next = 0.0
@@ -37,15 +42,15 @@ class Accounts:
 
     def know(self, job_id: str, submission: Submission) -> None:
         """Take down which attempt a job stands for."""
-        if self.kept:
+        if self._kept:
             self._attempts[job_id] = submission.task, submission.attempt
 
-    def ended(self, job_id: str) -> None:
-        """Take down that a job has ended."""
+    def ended(self, job_id: str, ago_s: float = 0.0) -> None:
+        """Take down that a job has ended, some seconds ago."""
         if job_id in self._attempts:
             if not self._owed:
                 self._next = self._clock() + EVERY_S
-            self._owed[job_id] = self._clock() + GIVE_UP_S
+            self._owed[job_id] = self._clock() + GIVE_UP_S - ago_s
 
     @property
     def owing(self) -> bool:
@@ -53,7 +58,7 @@ class Accounts:
         return bool(self._owed)
 
     def last_call(self) -> None:
-        """Ask at once, and give up what is not known a few seconds from now."""
+        """Ask at once, and forget what is not known a few seconds from now."""
         self._last_call = self._clock() + END_S
         self._next = 0.0
 
@@ -69,22 +74,26 @@ class Accounts:
     def ask(self) -> list[Used]:
         """Return what is known by now, and what never will be; asks only where it is time to.
 
-        A backend that does not answer is not told of: what a run does must not hang on its accounts.
+        A backend that does not answer is not told of: what a run does must not hang on its accounts. Only who
+        answers and still does not know a job after a long time will never know it.
         """
         now = self._clock()
         if not self._owed or now < self._next:
             return []
         self._next = now + (EVERY_S if self._last_call is None else END_EVERY_S)
-        cause = ""
         try:
             found = dict(self._backend.usage_many(list(self._owed)))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the run is worth more than its accounts
-            found, cause = {}, f": {error}"
+            found = {job_id: Usage(unknown=NOT_KNOWN) for job_id in self._late()} | found
+        except Exception:  # noqa: BLE001  # whatever it is, the run is worth more than its accounts
+            found = {}
+        told = [self._used(job_id, usage) for job_id, usage in found.items() if job_id in self._owed]
+        if self._last_call is not None and self._clock() >= self._last_call:
+            self._owed = {job_id: until for job_id, until in self._owed.items() if job_id in found}
+        return told
+
+    def _late(self) -> list[str]:
         now = self._clock()
-        for job_id, until in self._owed.items():
-            if job_id not in found and now >= min(until, self._last_call or until):
-                found[job_id] = Usage(unknown=f"{NO_ANSWER}{cause}")
-        return [self._used(job_id, usage) for job_id, usage in found.items() if job_id in self._owed]
+        return [job_id for job_id, until in self._owed.items() if now >= until]
 
     def settle(self, told: list[Used]) -> None:
         """Forget what has been reported."""

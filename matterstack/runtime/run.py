@@ -27,6 +27,7 @@ from matterstack.runtime.drive import Driver, Observer
 from matterstack.runtime.engine import Engine
 from matterstack.runtime.offers import RunFacts, Specs
 from matterstack.runtime.opening import chosen_run, open_journal, take_lease
+from matterstack.runtime.owed import is_owed, take_over
 from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live
 from matterstack.runtime.requests import Inbox, user
 from matterstack.runtime.result import WorkflowResult
@@ -185,7 +186,7 @@ class _Session:
         self._settings, self._options = settings, options
 
     def nothing_to_do(self) -> bool:
-        """Return whether the run, as recorded, is over and nothing more was asked."""
+        """Return whether the run, as recorded, is over, nothing more was asked and its accounts are complete."""
         options = self._options
         if options.retry or options.cancel:
             self._check_names([*options.retry, *options.cancel])
@@ -193,7 +194,9 @@ class _Session:
         wishes = options.retry_failed or options.retry_interrupted or options.retry
         if Inbox(self._journal, self._run).waiting():
             return False
-        return not (counts[State.PENDING] or counts[State.RUNNING] or (wishes and counts[FAILED]))
+        if counts[State.PENDING] or counts[State.RUNNING] or (wishes and counts[FAILED]):
+            return False
+        return not is_owed(self._journal, self._run, [settings.backend for settings in self._settings.each()])
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -244,6 +247,8 @@ class _Session:
             workers,
         )
         self._wishes(engine, options)
+        if not options.only_cancel:
+            take_over(journal, run, specs, workers)
         driver = Driver(
             engine,
             workers,

@@ -126,6 +126,12 @@ class BackendWorker:
             self._live.update(jobs)
         self._interrupt()
 
+    def owe(self, job_id: str, submission: Submission, ago_s: float) -> None:
+        """Report what this job used, which ended some seconds ago; called before `start`."""
+        self.backend.recognize(job_id, submission)
+        self.accounts.know(job_id, submission)
+        self.accounts.ended(job_id, ago_s)
+
     def unfollow(self, job_ids: Collection[str]) -> None:
         """Ask no more for these jobs: their attempts have been taken back."""
         with self._lock:

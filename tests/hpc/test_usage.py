@@ -3,6 +3,7 @@
 import pytest
 
 from matterstack.core.usage import Usage
+from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.hpc.usage import OFF, UNSTARTED, ask_usage, read_usage, size, span
 
 TIMES = "1700000000|1700000001|1700000005|1700000015|10"
@@ -76,7 +77,8 @@ def test_one_that_never_started_has_used_nothing_and_says_so():
 def test_accounting_that_is_off_is_told_at_once_and_one_that_is_silent_is_not():
     off = Answering("", "1", "Slurm accounting storage is disabled\n")
     assert ask_usage(off, {"a": ("12", "")}) == {"a": Usage(unknown=OFF)}
-    assert ask_usage(Answering("", "1", "sacct: error: Problem talking to the database"), {"a": ("12", "")}) == {}
+    with pytest.raises(BackendUnavailable, match="did not answer"):
+        ask_usage(Answering("", "1", "sacct: error: Problem talking to the database"), {"a": ("12", "")})
 
 
 def test_many_jobs_are_one_question():

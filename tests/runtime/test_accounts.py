@@ -82,30 +82,52 @@ def test_it_is_asked_some_time_after_the_end_and_told_once():
 
 
 def test_what_is_never_known_is_told_as_unknown_with_its_cause():
-    found, clock = owing(Told({}, BackendUnavailable("hpc", "sacct", "no route")))
+    found, clock = owing(Told({}, BackendUnavailable("hpc", "sacct", "no route"), {}))
     clock.now = EVERY_S
     assert found.ask() == []
     clock.now = GIVE_UP_S
+    assert found.ask() == []
+    clock.now = GIVE_UP_S + EVERY_S
     (told,) = found.ask()
-    assert told.event.usage.source == ""
-    assert "did not answer in time: hpc: could not sacct: no route" in told.event.usage.unknown
+    assert (told.event.usage.source, told.event.usage.unknown) == ("", "accounting does not know it")
 
 
-def test_a_run_at_its_end_asks_at_once_and_gives_up_soon():
+def test_a_run_at_its_end_asks_at_once_and_forgets_soon():
     found, clock = owing(Told({}))
     found.last_call()
     assert found.ask() == []
+    assert found.owing
     clock.now = accounts.END_S
-    (told,) = found.ask()
-    assert told.event.usage.unknown
+    assert found.ask() == []
+    assert not found.owing
 
 
-def test_one_that_is_broken_or_has_nothing_to_tell_ends_no_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("answer", [KeyError("x"), {}])
+def test_what_a_run_did_not_learn_its_next_controller_asks_for(tmp_path, monkeypatch, answer):
     monkeypatch.setattr(accounts, "END_S", 0.0)
     path = tmp_path / "journal.db"
-    result = run_workflow(Workflow("run", [TASK]), backend=Told(KeyError("x")), journal=path)
-    assert result.ok
-    assert [b"did not answer in time" in data.encode() for data in map(str, recorded(path))] == [True]
+    workflow = Workflow("run", [TASK, Task("true", "b")])
+    assert run_workflow(workflow, backend=Told(answer), journal=path).ok
+    assert recorded(path) == []
+    later = Told({"job-2": USED})
+    assert run_workflow(workflow, backend=later, journal=path).ok
+    assert (later.jobs, later.asked, len(recorded(path))) == (0, [["job-1", "job-2"]], 1)
+    monkeypatch.setattr(accounts, "GIVE_UP_S", -1.0)
+    last = Told({})
+    assert run_workflow(workflow, backend=last, journal=path).ok
+    assert last.asked == [["job-1"]]
+    assert run_workflow(workflow, backend=last, journal=path).ok
+    assert (len(last.asked), len(recorded(path))) == (1, 2)
+
+
+def test_of_an_earlier_version_of_a_task_nothing_is_asked_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(accounts, "END_S", 0.0)
+    path = tmp_path / "journal.db"
+    assert run_workflow(Workflow("run", [TASK]), backend=Told({}), journal=path).ok
+    backend = Told({})
+    backend.jobs = 7
+    assert run_workflow(Workflow("run", [Task("true; true", "a")]), backend=backend, journal=path).ok
+    assert backend.asked == [["job-8"]]
 
 
 class Silent(Told):

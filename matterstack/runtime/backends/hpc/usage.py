@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from matterstack.core.slurm_words import END, kind_of, plain_word
 from matterstack.core.usage import Usage
+from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.hpc.queue import seconds
 from matterstack.runtime.backends.hpc.remote import Remote, answer, asking
 from matterstack.runtime.backends.hpc.slurm import Answer, usage_command
@@ -41,7 +42,7 @@ def ask_usage(remote: Remote, wanted: Mapping[str, tuple[str, str]]) -> dict[str
         wanted: By job id Slurm's own id, and the name that the job has in Slurm; empty where it is not known.
 
     Raises:
-        BackendUnavailable, AccessError: The cluster cannot be reached.
+        BackendUnavailable, AccessError: The cluster cannot be reached, or accounting does not answer.
     """
     if not wanted:
         return {}
@@ -49,6 +50,8 @@ def ask_usage(remote: Remote, wanted: Mapping[str, tuple[str, str]]) -> dict[str
     answered, text = answer(remote.ask(asking("usage", usage_command(ids))), "usage")
     if answered is Answer.OFF:
         return {job_id: Usage(unknown=OFF) for job_id in wanted}
+    if answered is Answer.SILENT:
+        raise BackendUnavailable("slurm", "run 'sacct'", "it did not answer")
     starts: dict[str, list[Spent]] = {}
     for spent in read_usage(text):
         starts.setdefault(spent.slurm_id, []).append(spent)
