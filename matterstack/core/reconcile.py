@@ -229,6 +229,8 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     (lambda c: c.word == "FAILED" and not c.e.claimed
                and not c.since(Absence.GRACE),        AS_BEFORE,     None,
      "waiting for its records"),
+    (lambda c: c.word == "FAILED" and not c.e.claimed, FAILED,       Reason.NODE_FAIL,
+     "its script ended before it could begin the command"),
     (lambda c: c.word != "",                          FAILED,        BY_WORD,               ""),
     # nobody knows of it
     (lambda c: kind_of(c.e.accounting) is Kind.UNKNOWN

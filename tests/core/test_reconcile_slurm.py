@@ -174,7 +174,7 @@ def test_every_word_of_an_end_but_completed_has_a_reason():
             (FAILED, "LOST"),
         ),
         ({"accounting": "FAILED", "accounting_exit_code": 1, "absent": BRIEF}, AS_BEFORE),
-        ({"accounting": "FAILED", "accounting_exit_code": 1, "absent": GRACE}, (FAILED, "EXIT_CODE")),
+        ({"accounting": "FAILED", "accounting_exit_code": 1, "absent": GRACE}, (FAILED, "NODE_FAIL")),
         ({"queue": "FAILED", "claimed": True, "absent": BRIEF, "accounting_answered": True}, AS_BEFORE),
         ({"queue": "FAILED", "claimed": True, "absent": BRIEF}, (FAILED, "EXIT_CODE")),
         ({"accounting": "FAILED", "accounting_exit_code": 75, "claimed": True, "absent": SETTLED}, AS_BEFORE),

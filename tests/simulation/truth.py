@@ -154,7 +154,12 @@ class Truth:
             case "DEPENDENCY_FAILED" | "SUBMIT_REFUSED":
                 return ""
             case _:
-                return "" if reason in words else f"Slurm said {sorted(words) or 'nothing'}"
+                never_began = token not in self.claims and any(word.startswith("FAILED") for word in words)
+                return (
+                    ""
+                    if reason in words or (reason == "NODE_FAIL" and never_began)
+                    else f"Slurm said {sorted(words) or 'nothing'}"
+                )
 
     def _records(self, attempt: Attempt) -> list[str]:
         directory = f"{self.run}/{attempt.task_id}/{attempt.number}/.matterstack"

@@ -34,7 +34,7 @@ def campaign(backend: SlurmBackend, place: Path) -> dict[str, float]:
     for i in range(500):
         found, bad = result[f"t{i:03}"], i % 7 == 3
         known = (str(found.state), found.exit_code, found.logs()["stdout"])
-        assert known == ("FAILED" if bad else "COMPLETED", int(bad), f"{i}\n"), (i, known)
+        assert known == ("FAILED" if bad else "COMPLETED", int(bad), f"{i}\n"), (i, known, found.reason, found.detail)
     return {"seconds": taken, "commands": backend.remote_commands}  # type: ignore[attr-defined]
 
 
