@@ -19,6 +19,7 @@ from matterstack.errors import (
 )
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.hpc.batch import batches, index_list
+from matterstack.runtime.backends.hpc.layout import job_name
 from matterstack.runtime.backends.hpc.remote import Remote
 from matterstack.runtime.backends.hpc.submitting import Submitter
 from matterstack.runtime.backends.hpc.waits import Waits
@@ -245,6 +246,27 @@ def test_absence_is_looked_at_again_when_the_cluster_could_not_be_reached_since(
         settled(one, lone(again=True))
     assert settled(one, lone(again=True)) == "1@run/a/1"
     assert slurm.calls("sbatch") == 1
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_shell_that_wakes_up_behind_later_tries_is_found(slurm, submitter, tmp_path, same):
+    """It was past its fence; tries after it were refused for now, which says nothing of it."""
+    place = tmp_path / "workspace/.matterstack/submissions/ms-a"
+    (place / "claim.1.1").mkdir(parents=True)
+    (place / "claim.1.1/indices").write_text("\n")
+    one = submitter(settle_s=0.0)
+    slurm.order("refuse", "sbatch: error: QOSMaxSubmitJobPerUserLimit")
+    assert isinstance(settled(one, lone(again=True)), SubmitHeld)
+    assert isinstance(settled(one, lone()), SubmitHeld)
+    slurm.mend("refuse")
+    tries = slurm.calls("sbatch")
+    assert tries == 2
+    late = slurm.directory / "jobs/7"
+    late.mkdir()
+    for name, text in {"name": job_name("a", "ms-a"), "word": "PENDING", "submit": "1000", "pid": ""}.items():
+        (late / name).write_text(text)
+    assert settled(one if same else submitter(settle_s=0.0), lone(again=not same)) == "7@run/a/1"
+    assert slurm.calls("sbatch") == tries
 
 
 def test_of_two_jobs_the_first_is_taken_and_the_other_ended(slurm, submitter):

@@ -253,6 +253,8 @@ class Shell:
     def _try_one(self, mode: str, token: str, gen: str, after: str, indices: str = "") -> Steps:
         base, k = f"{SUBMISSIONS}/{token}", int(after)
         while self.files.is_directory(f"{base}/claim.{gen}.{k + 1}"):
+            if k > int(after):
+                yield from self._tell(token, gen, k)
             k += 1
         yield 0.002
         if k > int(after):

@@ -97,6 +97,20 @@ def test_of_the_jobs_of_one_name_a_live_one_is_adopted(slurm, remote):
     assert look_up(remote, [batch], []).jobs == {batch.key: ["9", "5", "7"]}
 
 
+def test_what_only_accounting_lists_is_no_reason_to_end_another_job(slurm, remote):
+    """Slurm's controller had lost the first one in a crash, and did not answer when the second one waited."""
+    (batch,) = batches([Submission(Task("true", "a"), "run", 1, "ms-a", gen=2)])
+    for number, word in (("5", "COMPLETED"), ("9", "CANCELLED")):
+        job = slurm.directory / "jobs" / number
+        job.mkdir()
+        for name, text in {"name": batch.name, "word": word, "submit": "1000", "pid": ""}.items():
+            (job / name).write_text(text)
+    assert look_up(remote, [batch], []).jobs == {batch.key: ["5"]}
+    slurm.order("ctld")
+    found = look_up(remote, [batch], [])
+    assert (found.jobs, found.silent) == ({}, "squeue")
+
+
 def test_what_an_earlier_shell_may_still_submit_stays_in_doubt(slurm, remote):
     """So a cancel has to take its submit claim, and cannot just drop it."""
 

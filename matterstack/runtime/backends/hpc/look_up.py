@@ -22,7 +22,10 @@ _SINCE_S: Final = 30 * 86400.0  # how far back accounting is searched; submissio
 
 
 class Found(Struct, frozen=True):
-    """Slurm's ids by batch key, the owner first. ``answered``: all witnesses were asked; else ``silent`` was not."""
+    """Slurm's ids by batch key: the owner, then those that can start nothing beside it.
+
+    ``answered``: all witnesses were asked; else ``silent`` did not answer.
+    """
 
     jobs: dict[str, list[str]]
     silent: str = ""
@@ -60,12 +63,21 @@ def look_up(remote: Remote, wanted: Sequence[Batch], fences: Sequence[str]) -> F
             batch, claim = places[part.words[1]], read_claim(" ".join(part.words[2:]))
             if claim is not None and claim.token in tokens[batch.key]:
                 ids[batch.key][_base(claim.slurm_id)] = None
-    by_name = {batch.name: batch.key for batch in wanted}
-    for name, slurm_id in _in_order(read_queue(queue[1]), read_accounting(accounting[1])):
-        if name in by_name:
-            ids[by_name[name]][_base(slurm_id)] = None
+    claimed = {key: set(found) for key, found in ids.items()}
     silent = "squeue" if queue[0] is not Answer.YES else "sacct" if accounting[0] is Answer.SILENT else ""
-    return Found({key: list(found) for key, found in ids.items() if found}, silent)
+    rows = read_queue(queue[1])
+    if silent != "squeue":  # without it, what accounting lists may be a job that is gone, while another one waits
+        by_name = {batch.name: batch.key for batch in wanted}
+        for name, slurm_id in _in_order(rows, read_accounting(accounting[1])):
+            if name in by_name:
+                ids[by_name[name]][_base(slurm_id)] = None
+    alive = {_base(row.slurm_id) for row in rows if kind_of(row.word) is not END}
+    return Found({key: _owner_first(list(found), claimed[key] | alive) for key, found in ids.items() if found}, silent)
+
+
+def _owner_first(ids: list[str], sure: set[str]) -> list[str]:
+    """Return the owner, and the others only where it is sure to be that: it has started, or waits in the queue."""
+    return ids if ids[0] in sure else ids[:1]
 
 
 def _in_order(queue: Sequence[QueueRow], accounting: Sequence[AccountingRow]) -> list[tuple[str, str]]:

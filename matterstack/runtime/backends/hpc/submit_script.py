@@ -12,7 +12,8 @@ from typing import Final
 from matterstack.runtime.backends.hpc.layout import META
 
 # tell T GEN K: say what stands of try K.   try_one MODE T GEN AFTER [INDICES]: MODE look, submit or withdraw; tries
-# up to AFTER are known not to count. After an answer that may come again for the next one, none is tried any more.
+# up to AFTER are known not to count, all later ones are told. After an answer that may come again for the next one,
+# none is tried any more.
 # The job gets this small environment. Slurm's own ways to a clean one (NIL, NONE) run a login shell for each job:
 # a third of a second of CPU, and whatever it does (measured on 22.05).
 # sbatch itself tries again for up to 120 s; what hangs longer is ended, and its outcome is looked up.
@@ -35,7 +36,7 @@ tell() {
 }
 try_one() {
   s=.matterstack/submissions/$2; k=$4
-  while [ -d "$s/claim.$3.$((k + 1))" ]; do k=$((k + 1)); done
+  while [ -d "$s/claim.$3.$((k + 1))" ]; do [ "$k" = "$4" ] || tell "$2" "$3" "$k"; k=$((k + 1)); done
   if [ "$k" -gt "$4" ]; then tell "$2" "$3" "$k"; return; fi
   if [ "$1" = look ]; then say none "$2"; return; fi
   if [ -n "$stopped" ]; then say left "$2"; return; fi

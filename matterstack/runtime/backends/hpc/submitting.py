@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from shlex import quote
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from matterstack.errors import (
     BackendUnavailable,
@@ -50,6 +51,14 @@ class Tried(Struct, frozen=True):
     err: str = ""
 
 
+class _InDoubt(NamedTuple):
+    """A batch, which of its tries leaves the doubt, and the newest of all that are behind it where it is settled."""
+
+    batch: Batch
+    tried: Tried
+    newest: int
+
+
 class Submitter:
     """Submits, and settles what earlier submissions came to. Used by one thread at a time.
 
@@ -64,6 +73,8 @@ class Submitter:
         self._settled: dict[str, int] = {}  # by batch: its tries up to this one are known not to have submitted it
         # The same by what was not found just now: no longer true for the next call, a late shell may have come between.
         self._absent: dict[str, int] = {}
+        # By batch a try that was absent, and when that was learnt: its shell may live, and submit in the end.
+        self._unsure: dict[str, tuple[Tried, float]] = {}
         self._staged: dict[str, list[str]] = {}  # attempts that lie ready, by a batch to be tried again
         self._fenced: dict[tuple[str, int], float] = {}  # when a try was fenced, by the monotonic clock
 
@@ -76,10 +87,10 @@ class Submitter:
         answers: dict[str, Answer] = {}
         self._absent.clear()
         todo = batches(submissions)
-        known = [batch for batch in todo if batch.again]
+        known = [batch for batch in todo if batch.again or batch.key in self._unsure]
         if known:
             looked = self._look(known, answers)
-            todo = [batch for batch in todo if not batch.again or batch.key in looked]
+            todo = [batch for batch in todo if batch not in known or batch.key in looked]
         if todo:
             self._submit(todo, answers)
         return [answers[one.token] for one in submissions]
@@ -90,45 +101,59 @@ class Submitter:
         """Answer for what an earlier call submitted; return the keys of those that it did not."""
         tried = self._try("look", known)
         open_: set[str] = set()
-        doubts: list[tuple[Batch, Tried]] = []
+        doubts: list[_InDoubt] = []
         for batch in known:
-            found = tried[batch.key]
-            reply = read_reply(found.code, found.out, found.err) if found.what == "receipt" else None
+            *earlier, found = tried[batch.key]
+            reply = _reply(found)
+            if doubtful := [one for one in earlier if not isinstance(_reply(one), Refused | Held)]:
+                self._unsure[batch.key] = doubtful[-1], time.monotonic()
             match reply:
                 case Accepted():
                     self._accept(batch, found, reply, answers)
-                case Refused() | Held():  # proved not submitted; whether it is taken now is another question
-                    self._settled[batch.key] = found.number
-                    open_.add(batch.key)
-                case _ if found.what == "none":
-                    open_.add(batch.key)
                 case _ if found.what == "withdrawn":
                     self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
+                case Refused() | Held():  # proved not submitted; whether it is taken now is another question
+                    self._settled[batch.key] = found.number
+                    doubts += self._left_open(batch)
+                    open_.add(batch.key)
+                case _ if found.what == "none":
+                    doubts += self._left_open(batch)
+                    open_.add(batch.key)
                 case _:
-                    doubts.append((batch, found))
+                    doubts.append(_InDoubt(batch, found, found.number))
         if doubts:
+            open_ -= {batch.key for batch, _, _ in doubts}
             open_ |= self._settle(doubts, answers)
         return open_
 
-    def _settle(self, doubts: Sequence[tuple[Batch, Tried]], answers: dict[str, Answer]) -> set[str]:
+    def _left_open(self, batch: Batch) -> list[_InDoubt]:
+        """Return the doubt that an earlier try left, whatever came of those after it."""
+        if batch.key not in self._unsure:
+            return []
+        tried, at = self._unsure[batch.key]
+        older = replace(tried, age_s=tried.age_s + time.monotonic() - at)
+        return [_InDoubt(batch, older, self._settled.get(batch.key, tried.number))]
+
+    def _settle(self, doubts: Sequence[_InDoubt], answers: dict[str, Answer]) -> set[str]:
         """Look for jobs by name; return the keys of those that are proved not to have been submitted."""
         now = time.monotonic()
-        late = {b.key: t for b, t in doubts if t.age_s >= self._waits.settle_s}
+        late = {b.key: t for b, t, _ in doubts if t.age_s >= self._waits.settle_s}
         found = look_up(
             self._remote,
-            [batch for batch, _ in doubts],
-            fences=[f"{b.token}/fence.{b.gen}.{t.number}" for b, t in doubts if b.key in late],
+            [batch for batch, _, _ in doubts],
+            fences=[f"{b.token}/fence.{b.gen}.{t.number}" for b, t, _ in doubts if b.key in late],
         )
         looked_at = time.monotonic()
         absent: set[str] = set()
-        for batch, tried in doubts:
+        for batch, tried, newest in doubts:
             there = found.jobs.get(batch.key)
             if there is not None:
                 self._adopt(batch, tried, there, answers)
                 continue
             fenced_at = self._fenced.setdefault((batch.key, tried.number), looked_at) if batch.key in late else now
             if found.answered and batch.key in late and now - fenced_at >= self._waits.again_s:
-                self._absent[batch.key] = tried.number
+                self._absent[batch.key] = newest
+                self._unsure[batch.key] = tried, now
                 absent.add(batch.key)
                 continue
             if not found.answered:
@@ -174,7 +199,7 @@ class Submitter:
         tried = self._try("submit", ready, dropped) if ready else {}
         held = ""
         for batch in ready:
-            held = self._answer(batch, tried[batch.key], held, answers) or held
+            held = self._answer(batch, tried[batch.key][-1], held, answers) or held
 
     def _answer(self, batch: Batch, tried: Tried, held: str, answers: dict[str, Answer]) -> str:
         """Answer for a batch that was just tried; return the words that hold back those behind it, or ``""``."""
@@ -192,7 +217,7 @@ class Submitter:
                 error = SubmitInDoubt(f"the submit claim could not be written: {words}", again_s=_LEFT_S)
             self._all(batch, error, answers)
             return ""
-        reply = read_reply(tried.code, tried.out, tried.err) if tried.what == "receipt" else Doubt("")
+        reply = _reply(tried)
         match reply:
             case Accepted():
                 self._accept(batch, tried, reply, answers)
@@ -211,27 +236,33 @@ class Submitter:
     def _withdraw(self, unwanted: Sequence[Batch], answers: dict[str, Answer]) -> None:
         """Take the submit claim of cancelled submissions, so that no late shell can submit them."""
         dropped = [member for batch in unwanted for member in batch.members]
-        for key, tried in self._try("withdraw", unwanted, dropped).items():
+        for key, (*_, tried) in self._try("withdraw", unwanted, dropped).items():
             batch = next(one for one in unwanted if one.key == key)
             if tried.what == "withdrawn":
                 self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
             else:
                 self._all(batch, SubmitInDoubt("another command has submitted it", again_s=_AGAIN_MIN_S), answers)
 
-    def _try(self, mode: str, todo: Sequence[Batch], cancelled: Iterable[Submission] = ()) -> dict[str, Tried]:
-        """Return by key what stands of each batch, after one try where ``mode`` says so.
+    def _try(self, mode: str, todo: Sequence[Batch], cancelled: Iterable[Submission] = ()) -> dict[str, list[Tried]]:
+        """Return by key what stands of each batch's tries, the newest last, after one try where ``mode`` says so.
 
         A job that a shell submits too late, minutes after its look at the fence, starts nothing of those cancelled.
         """
         marks = [mark_cancelled(place(one)) for one in cancelled]
-        after = self._settled | self._absent
         calls = [
-            f"try_one {mode} {batch.token} {batch.gen} {after.get(batch.key, 0)} {batch.indices}".rstrip()
+            f"try_one {mode} {batch.token} {batch.gen} {self._behind(batch.key)} {batch.indices}".rstrip()
             for batch in todo
         ]
         gens = {batch.token: batch.key for batch in todo}
         parts = self._remote.ask("\n".join([FUNCTIONS, *marks, *calls]))
-        return {gens[token]: tried for token, tried in _tried(parts)}
+        found: dict[str, list[Tried]] = {}
+        for token, tried in _tried(parts):
+            found.setdefault(gens[token], []).append(tried)
+        return found
+
+    def _behind(self, key: str) -> int:
+        """Return up to which of its tries nothing has to be told any more."""
+        return max(self._settled.get(key, 0), self._absent.get(key, 0))
 
     # ---- answers ------------------------------------------------------------------------------------
 
@@ -269,6 +300,10 @@ def _tried(parts: Iterable[Part]) -> Iterable[tuple[str, Tried]]:
                 yield token, Tried("withdrawn", int(number))
             case [("none" | "left" | "full" | "fenced") as what, token]:
                 yield token, Tried(what)
+
+
+def _reply(tried: Tried) -> Accepted | Refused | Held | Doubt:
+    return read_reply(tried.code, tried.out, tried.err) if tried.what == "receipt" else Doubt("")
 
 
 def _tokens(batch: Batch) -> list[str]:
