@@ -15,6 +15,7 @@ _HEAD = (
     "failed",
     "core h",
     "wasted",
+    "CPU h",
     "CPU",
     "waited",
     "asked GB",
@@ -62,6 +63,7 @@ def _usage(arguments: argparse.Namespace) -> int:
             str(row.failed),
             _decimal(row.core_hours, 3),
             _decimal(row.wasted_core_hours, 3),
+            _decimal(row.cpu_hours, 3),
             "-" if row.cpu_efficiency is None else f"{row.cpu_efficiency:.0%}",
             "-" if row.queue_wait_mean_s is None else f"{row.queue_wait_mean_s:.0f} s",
             _decimal(row.asked_memory_gb, 2),
@@ -87,7 +89,7 @@ def _notes(unmeasured: int, efficiencies: Sequence[float | None]) -> Iterator[st
             "of each. What accounting had not told by the end of a run, `matterstack resume RUN` asks for."
         )
     if any(one is not None for one in efficiencies):
-        yield "CPU: the part of the allocated core time that was used. next: what the next campaign might ask for."
+        yield "CPU: the part of the core time that was used. next: what the next campaign might ask for."
 
 
 def _decimal(value: float | None, places: int) -> str:

@@ -108,15 +108,16 @@ class CancelRequested(Event, frozen=True, omit_defaults=True):
 
 
 class TaskCompleted(Event, frozen=True, omit_defaults=True):
-    """The command ended with exit code 0."""
+    """The command ended with exit code 0. ``cpu_s`` is its CPU time, where that was known with the end."""
 
     ended_at: float | None = None
     exit_code: int = 0
     detail: str = ""
+    cpu_s: float | None = None
 
 
 class TaskFailed(Event, frozen=True, omit_defaults=True):
-    """The attempt ended otherwise; ``word`` is the backend's own word for it."""
+    """The attempt ended otherwise; ``word`` is the backend's own word for it, ``cpu_s`` as in `TaskCompleted`."""
 
     reason: str
     ended_at: float | None = None
@@ -124,6 +125,7 @@ class TaskFailed(Event, frozen=True, omit_defaults=True):
     signal: int | None = None
     detail: str = ""
     word: str = ""
+    cpu_s: float | None = None
 
 
 class TaskRetried(Event, frozen=True, omit_defaults=True):

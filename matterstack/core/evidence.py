@@ -16,7 +16,8 @@ class JobStatus(Struct, frozen=True):
     ``state`` is one of the four, as `State` or text. For a FAILED job ``reason`` says why (see
     `core.machine.Reason`; EXIT_CODE where it is left out).
     ``exit_code`` is 0 to 255, ``signal`` a signal number; both None where not known. ``word`` is the
-    backend's own word. Times are seconds since 1970 UTC, by the executing host's clock.
+    backend's own word. Times are seconds since 1970 UTC, by the executing host's clock. ``cpu_s``: user and system
+    time in seconds, where the backend knows it with the end.
     """
 
     job_id: str
@@ -30,6 +31,7 @@ class JobStatus(Struct, frozen=True):
     ended_at: float | None = None
     node: str = ""
     pid: int | None = None
+    cpu_s: float | None = None
 
     def __post_init__(self) -> None:
         force_setattr(self, "state", State(self.state))  # ValueError where it is none of the four
@@ -54,6 +56,7 @@ class LocalEvidence(Struct, frozen=True):
     wrapper; only looked up where the record has no end. ``cancel_requested``: a cancel was asked for.
     ``doubtful_start``: whether it started cannot be known, since the machine went down after the intent.
     ``refused``: why it cannot be started. ``record_gone``: it was claimed before, and has no record now.
+    ``cpu_s``: of the command and what it waited for, by the record.
     """
 
     claimed: bool = False
@@ -70,6 +73,7 @@ class LocalEvidence(Struct, frozen=True):
     ended_at: float | None = None
     node: str = ""
     pid: int | None = None
+    cpu_s: float | None = None
 
 
 class Absence(IntEnum):

@@ -52,22 +52,27 @@ LOCAL_TABLE: Final[tuple[_Rule, ...]] = (
 
 
 def local_status(evidence: LocalEvidence, job_id: str = "") -> JobStatus:
-    """Return what the witnesses of a local job add up to, by `LOCAL_TABLE`."""
+    """Return what the witnesses of a local job add up to, by `LOCAL_TABLE`.
+
+    Processes that a signal ends are not all waited for, so of such an end the CPU time is not known.
+    """
     state, reason, detail = next(
         (state, reason, words) for holds, state, reason, words in LOCAL_TABLE if holds(evidence)
     )
-    code = evidence.exit_code
+    code = evidence.exit_code if evidence.started else None
+    ended_by_signal = signal_of(code) is not None or reason in (Reason.TIMEOUT, Reason.CANCELLED)
     return JobStatus(
         job_id,
         state,
         reason or "",
-        code if evidence.started else None,
-        signal_of(code) if evidence.started else None,
+        code,
+        signal_of(code),
         detail=evidence.refused if reason is Reason.SUBMIT_REFUSED and evidence.refused else detail,
         started_at=evidence.started_at,
         ended_at=evidence.ended_at,
         node=evidence.node,
         pid=evidence.pid,
+        cpu_s=None if ended_by_signal or code is None else evidence.cpu_s,
     )
 
 
@@ -357,7 +362,7 @@ def _progress(attempt: Attempt, status: JobStatus) -> Sequence[ev.Event]:
     if started and attempt.state is PENDING:
         events.append(ev.JobStarted(status.started_at, status.node, status.pid))
     if status.state is COMPLETED:
-        events.append(ev.TaskCompleted(status.ended_at, status.exit_code or 0, status.detail))
+        events.append(ev.TaskCompleted(status.ended_at, status.exit_code or 0, status.detail, status.cpu_s))
     elif status.state is FAILED:
         events.append(
             ev.TaskFailed(
@@ -367,6 +372,7 @@ def _progress(attempt: Attempt, status: JobStatus) -> Sequence[ev.Event]:
                 status.signal,
                 status.detail,
                 status.word,
+                status.cpu_s,
             )
         )
     return events

@@ -111,6 +111,7 @@ def _row(key: str, found: Sequence[_Attempt]) -> LedgerRow:
         None if used_s is None else used_s / 60,
         None if need_s is None else math.ceil(need_s * _MARGIN / 60),
         sum(bool(one.elapsed_s) and (one.max_rss_b is None or one.cpu_s is None) for one in found),
+        busy / _HOUR if measured else None,
     )
 
 

@@ -166,8 +166,10 @@ class LedgerRow(NamedTuple):
     """What some attempts cost. None: of none of them it is known.
 
     ``core_hours`` counts the cores that were allocated, or asked for where that is not known; ``wasted_core_hours``
-    those of failed attempts. ``unmeasured``: attempts that ran and of which memory or CPU time is not known. Memory is
-    in GB (1e9 bytes); ``used`` is the most of any attempt. ``suggested``: for the next campaign, a fifth above that.
+    those of failed attempts; ``cpu_hours`` is the CPU time, and ``cpu_efficiency`` its part of the core time, of those
+    attempts of which it is known. ``unmeasured``: attempts that ran and of which memory or CPU time is not known.
+    Memory is in GB (1e9 bytes); ``used`` is the most of any attempt. ``suggested``: for the next campaign, a fifth
+    above that.
     """
 
     key: str
@@ -185,6 +187,7 @@ class LedgerRow(NamedTuple):
     used_minutes: float | None
     suggested_minutes: int | None
     unmeasured: int
+    cpu_hours: float | None
 
 
 class Rows(list[T]):

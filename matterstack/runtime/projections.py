@@ -34,7 +34,7 @@ CREATE TABLE tasks (
   reason TEXT NOT NULL DEFAULT '', exit_code INTEGER, signal INTEGER,
   detail TEXT NOT NULL DEFAULT '', word TEXT NOT NULL DEFAULT '', requested_at INTEGER, submitted_at INTEGER,
   started_at REAL, ended_at REAL, recorded_at INTEGER, node TEXT NOT NULL DEFAULT '', pid INTEGER,
-  cancel_requested INTEGER NOT NULL DEFAULT 0, stalled TEXT NOT NULL DEFAULT '', stalled_at REAL,
+  cancel_requested INTEGER NOT NULL DEFAULT 0, cpu_s REAL, stalled TEXT NOT NULL DEFAULT '', stalled_at REAL,
   changed_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX tasks_by_run ON tasks (run, ord);
@@ -59,7 +59,7 @@ class TaskTables:
     """The projection. An event that does not fit its task's state is refused, and the append with it."""
 
     name = "matterstack"
-    version = 7
+    version = 9
     schema = _SCHEMA
 
     def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:

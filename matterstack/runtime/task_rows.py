@@ -18,14 +18,14 @@ from matterstack.runtime.tallies import Standing, Tallies
 
 ATTEMPT: Final = (
     "attempt, token, gen, array, idx, profile, job_id, reason, exit_code, signal, detail, word, requested_at,"
-    " submitted_at, started_at, ended_at, recorded_at, node, pid, cancel_requested"
+    " submitted_at, started_at, ended_at, recorded_at, node, pid, cancel_requested, cpu_s"
 )
 
 _NO_ATTEMPT: Final = (
     "requested = 0, in_doubt = 0, token = '', boot = '', gen = 0, array = '', idx = NULL, profile = '',"
     " job_id = NULL, reason = '', exit_code = NULL, signal = NULL, detail = '', word = '',"
     " requested_at = NULL, submitted_at = NULL, started_at = NULL, ended_at = NULL, recorded_at = NULL,"
-    " node = '', pid = NULL, cancel_requested = 0, stalled = '', stalled_at = NULL"
+    " node = '', pid = NULL, cancel_requested = 0, cpu_s = NULL, stalled = '', stalled_at = NULL"
 )
 _ARCHIVE: Final = (
     f"INSERT INTO past_attempts SELECT subject, run, task, state, {ATTEMPT} FROM tasks"  # constants
@@ -57,12 +57,12 @@ _UPDATES: Final[dict[str, tuple[str, _Values]]] = {
     "JobRequeued": ("started_at = NULL", lambda _e, _r: ()),
     "CancelRequested": ("cancel_requested = 1", lambda _e, _r: ()),
     "TaskCompleted": (
-        "ended_at = ?, exit_code = ?, detail = ?, recorded_at = ?",
-        lambda e, r: (e.ended_at, e.exit_code, e.detail, r.at),
+        "ended_at = ?, exit_code = ?, detail = ?, cpu_s = ?, recorded_at = ?",
+        lambda e, r: (e.ended_at, e.exit_code, e.detail, e.cpu_s, r.at),
     ),
     "TaskFailed": (
-        "reason = ?, ended_at = ?, exit_code = ?, signal = ?, detail = ?, word = ?, recorded_at = ?",
-        lambda e, r: (e.reason, e.ended_at, e.exit_code, e.signal, e.detail, e.word, r.at),
+        "reason = ?, ended_at = ?, exit_code = ?, signal = ?, detail = ?, word = ?, cpu_s = ?, recorded_at = ?",
+        lambda e, r: (e.reason, e.ended_at, e.exit_code, e.signal, e.detail, e.word, e.cpu_s, r.at),
     ),
     "TaskRetried": (_NO_ATTEMPT, lambda _e, _r: ()),
     "TaskChanged": (

@@ -23,6 +23,12 @@ _ASKED: Final = """(SELECT json_extract(e.data, '$.spec.{0}') FROM events e
       AND e.stream = (SELECT id FROM streams WHERE name = a.run)
       AND e.type IN (SELECT id FROM types WHERE name IN ('TaskAdded', 'TaskChanged'))
       ORDER BY e.position DESC LIMIT 1)"""
+# Only a local attempt has a pid. Its memory nobody samples; what a signal ended was not waited for by its parent.
+_UNKNOWN: Final = """CASE WHEN u.subject IS NOT NULL THEN u.unknown
+      WHEN a.cpu_s IS NOT NULL THEN 'memory: of a local task nobody measures it'
+      WHEN a.pid IS NOT NULL AND (a.signal IS NOT NULL OR a.reason IN ('TIMEOUT', 'CANCELLED'))
+        THEN 'memory: of a local task nobody measures it; CPU time: processes that a signal ends are not all waited for'
+      ELSE 'memory and CPU time: nobody recorded them' END"""
 _USE_TIMES: Final = (
     ("submit", "u.submit, a.submitted_at / 1e6"),
     ("eligible", "u.eligible, NULL"),
@@ -85,11 +91,13 @@ VIEWS: Final[dict[str, str]] = {
   FROM (SELECT run, second, after AS state, n FROM moves UNION ALL SELECT run, second, before, -n FROM moves)
   GROUP BY run, second WINDOW w AS (PARTITION BY run ORDER BY second)""",
     "history_attempt_usage": f"""
-  SELECT a.run, a.task, a.attempt, a.state, a.reason, a.profile, a.job_id, coalesce(u.source, 'events') AS source,
-    CASE WHEN u.subject IS NULL THEN 'memory and CPU time: nobody recorded them' ELSE u.unknown END AS unknown,
+  SELECT a.run, a.task, a.attempt, a.state, a.reason, a.profile, a.job_id,
+    coalesce(u.source, iif(a.cpu_s IS NULL, 'events', 'record')) AS source,
+    {_UNKNOWN} AS unknown,
     {", ".join(_seconds(f"coalesce({column})", name) for name, column in _USE_TIMES)},
     coalesce(u.elapsed_s, a.ended_at - a.started_at) AS elapsed_s, u.cpus, u.memory AS memory_b,
-    u.max_rss AS max_rss_b, u.cpu_s, coalesce(nullif(u.nodes, ''), a.node) AS nodes, coalesce(u.account, '') AS account,
+    u.max_rss AS max_rss_b, coalesce(u.cpu_s, a.cpu_s) AS cpu_s, coalesce(nullif(u.nodes, ''), a.node) AS nodes,
+    coalesce(u.account, '') AS account,
     coalesce(u.partition, '') AS partition, coalesce(u.qos, '') AS qos, u.restarts,
     coalesce(a.exit_code, u.exit_code) AS exit_code, coalesce(a.signal, u.signal) AS signal,
     coalesce(u.cores, {_ASKED.format("cores")}, 1) AS asked_cores,

@@ -30,6 +30,26 @@ def test_a_local_status_tells_all_that_its_evidence_has(job_id):
     assert local_status(local(started=True, exit_code=137), **given) == expected
 
 
+@pytest.mark.parametrize(
+    ("witnesses", "known"),
+    [
+        ({"exit_code": 0}, True),
+        ({"exit_code": 3}, True),
+        ({"exit_code": 0, "timed_out": True}, True),  # it did what it had to all the same
+        ({"exit_code": 143}, False),
+        ({"exit_code": 3, "timed_out": True}, False),
+        ({"exit_code": 3, "cancel_requested": True}, False),
+        ({"exit_code": 3, "started": False}, False),
+        ({"alive": Alive.NO}, False),
+    ],
+)
+def test_cpu_time_is_that_of_an_end_of_its_own(witnesses, known):
+    status = local_status(local(**{"started": True, "cpu_s": 1.5, **witnesses}))
+    assert status.cpu_s == (1.5 if known else None)
+    (event,) = interpret(STARTED, status)
+    assert event.cpu_s == status.cpu_s
+
+
 def test_a_code_of_what_never_started_is_no_code_of_the_command():
     status = local_status(local(exit_code=137))
     assert (status.reason, status.exit_code, status.signal) == ("SUBMIT_REFUSED", None, None)

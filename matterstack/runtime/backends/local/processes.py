@@ -38,6 +38,7 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+@cache
 def host() -> str:
     """Return the name of this machine."""
     return os.uname().nodename

@@ -2,11 +2,13 @@
 
 Its lines: ``start PID TICKS WRAPPER_PID WRAPPER_TICKS BOOT_ID TOKEN``, ``timeout``, ``exit CODE end``; or the
 one line ``withdrawn TOKEN``. The token says whose record it is. A line without its line feed is not there yet.
+Before the start and before the end stand the two lines of bash's ``times``, which earlier versions did not write.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +19,17 @@ from matterstack.runtime.backends.local.processes import ProcessId
 RECORD: Final = ".matterstack.record"
 CANCEL_MARK: Final = ".matterstack.cancel"
 COMMAND_FILE: Final = ".matterstack.command"
+# The second line of `times` is of what the shell has waited for: user and system. The decimal point is the locale's.
+_TIME: Final = rb"(\d+)m(\d+)[^\d\s]+(\d{3})s"
+_TIMES: Final = rb"%s %s\n%s %s\n" % (*[_TIME.replace(b"(", b"(?:")] * 2, _TIME, _TIME)
+_USED: Final = re.compile(_TIMES + rb"start [\s\S]*" + _TIMES + rb"\nexit ")
 
 
 class Record(NamedTuple):
-    """What a record says. ``written_at`` is the time of its last line, in seconds since 1970 UTC."""
+    """What a record says. ``written_at`` is the time of its last line, in seconds since 1970 UTC.
+
+    ``cpu_s``: user and system time, in seconds, of the command and what it waited for; None where it is not known.
+    """
 
     process: ProcessId | None = None
     wrapper: ProcessId | None = None
@@ -29,6 +38,7 @@ class Record(NamedTuple):
     withdrawn: bool = False
     token: str = ""
     written_at: float = 0.0
+    cpu_s: float | None = None
 
     @property
     def ended_at(self) -> float | None:
@@ -67,7 +77,22 @@ def parse(data: bytes, mtime_ns: int) -> Record:
                 exit_code = int(code)
             case [b"withdrawn", name]:
                 withdrawn, token = True, name.decode("ascii", "replace")
-    return Record(process, wrapper, timed_out, exit_code, withdrawn, token, mtime_ns / 1e9)
+    cpu_s = _cpu_s(data) if exit_code is not None else None
+    return Record(process, wrapper, timed_out, exit_code, withdrawn, token, mtime_ns / 1e9, cpu_s)
+
+
+def _cpu_s(data: bytes) -> float | None:
+    found = _USED.match(data)
+    if found is None:
+        return None
+    words = found.groups()
+    used = _millis(words[6:]) - _millis(words[:6])
+    return used / 1000 if used >= 0 else None
+
+
+def _millis(words: tuple[bytes, ...]) -> int:
+    """Return user and system time together, of which each is given as minutes, seconds and thousandths."""
+    return (int(words[0]) + int(words[3])) * 60_000 + int(words[1] + words[2]) + int(words[4] + words[5])
 
 
 def withdraw(directory: Path | str, token: str) -> bool:

@@ -30,7 +30,8 @@ COMMAND_MAX: Final = 100_000
 # record: noclobber (-C) makes its creation exclusive, so of any number of starts of one attempt exactly one gets
 # past it. `wait` also returns when the task is stopped (128 + SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU), which is no
 # end. On a full disk the start line does not fit: the command is not begun and the claim is given up; an end that
-# does not fit is tried again.
+# does not fit is tried again. `times` tells, on its second line, the CPU time of all that the shell has waited for:
+# what it grew by is that of the command and of what the command waited for.
 PRELUDE: Final = """set -Cm
 read -r ms_s </proc/self/stat
 set -- $ms_s
@@ -42,6 +43,7 @@ ms_b=
 cd "$ms_root/$1" || return
 {
 ms_b=1
+times >&3
 ( read -r ms_s </proc/self/stat
 ms_p=$5
 ms_k=$4
@@ -74,7 +76,7 @@ while read -r ms_s; do [ "$ms_s" != timeout ] || ms_f=1; done <RECORD
 wait "$ms_w"
 }
 [ -s /dev/fd/3 ] || { rm -f RECORD; ms_b=; return; }
-until printf '\\nexit %s end\\n' "$ms_r" >&3; do sleep 1; done
+until { times; printf '\\nexit %s end\\n' "$ms_r"; } >&3; do sleep 1; done
 } 3>RECORD
 }
 """.replace("RECORD", RECORD)

@@ -65,7 +65,9 @@ class Witness:
                 exit_code=0,
                 started_at=job.started_at,
                 ended_at=found.ended_at,
+                node=processes.host(),
                 pid=found.process.pid,
+                cpu_s=found.cpu_s,
             )
         return _full(directory, found)
 
@@ -88,7 +90,9 @@ def _full(directory: str, found: record.Record) -> LocalEvidence:
         cancel_requested=os.path.exists(f"{directory}/{record.CANCEL_MARK}"),
         started_at=processes.started_at(process.start_ticks) if process and this_boot else None,
         ended_at=found.ended_at,
+        node=processes.host() if this_boot else "",
         pid=process.pid if process else None,
+        cpu_s=found.cpu_s,
     )
 
 
