@@ -13,6 +13,7 @@ from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.drive import Progress
 from matterstack.runtime.opening import JOURNAL, find_journal
 from matterstack.runtime.result import WorkflowResult
+from matterstack.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from matterstack.config.profiles import Profiles
@@ -31,6 +32,7 @@ def run_workflow(
     rerun: Sequence[str] = (),
     retry_failed: bool = False,
     retry_interrupted: bool = False,
+    budget_core_hours: float | None = None,
     progress: Callable[[Progress], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> WorkflowResult:
@@ -51,6 +53,8 @@ def run_workflow(
         replace: Cancel live attempts of tasks that the workflow changes, instead of refusing.
         retry_failed: Try all failed tasks again.
         retry_interrupted: Try those again of which it is not known how they ended.
+        budget_core_hours: Core hours after whose use nothing more is submitted, instead of the profile's; what runs
+            goes on, and ``result.budget`` tells how the run stands.
         announce: Called with what the workflow changes in a run that exists, before it is recorded.
         progress: Called a few times a second with a `Progress`.
 
@@ -79,6 +83,7 @@ def run_workflow(
         retry_failed=retry_failed,
         retry_interrupted=retry_interrupted,
         observe=progress,
+        budget=budget_core_hours,
     )
     named = {task.profile for task in workflow if task.profile}
     settings = chosen_settings(profile, backend, path, config, named)
@@ -110,13 +115,13 @@ def resume(
     """
     path = find_journal(journal)
 
-    def settings(recorded: Mapping[str, Any], others: Mapping[str, Any]) -> runs.Settings:
+    def settings(recorded: Mapping[str, Any], others: Mapping[str, Any]) -> Settings:
         if profile is not None or backend is not None:
             return chosen_settings(profile, backend, path, config, others)
         from matterstack.config.profiles import open_backend  # only where it is needed
 
-        more = {name: runs.Settings(open_backend(one), one) for name, one in others.items()}
-        return runs.Settings(open_backend(recorded), recorded, more)
+        more = {name: Settings(open_backend(one), one) for name, one in others.items()}
+        return Settings(open_backend(recorded), recorded, more)
 
     return runs.resume(run_id, path, settings, options or runs.Options())
 
@@ -127,11 +132,11 @@ def chosen_settings(
     journal: Path,
     config: str | os.PathLike[str] | None,
     named: Collection[str] = (),
-) -> runs.Settings:
+) -> Settings:
     """Return the backends to use, and what the journal remembers of them; ``named``: profiles that tasks name."""
     main = None
     if backend is not None:
-        main = runs.Settings(backend, {"name": type(backend).__name__, **backend.settings()})
+        main = Settings(backend, {"name": type(backend).__name__, **backend.settings()})
         if not named:
             return main
     from matterstack.config.profiles import settings, settings_for  # only where profiles are used

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from matterstack import api
-from matterstack.cli.running import go_on
+from matterstack.cli.running import budget_from, go_on
 from matterstack.cli.text import as_json
 from matterstack.core import events as ev
 from matterstack.core.machine import State
@@ -40,8 +40,10 @@ def retry(arguments: argparse.Namespace) -> int:
         return _say(arguments, run, f"run {run!r}: {what}", tasks)
     arguments.run = run
     try:
-        return go_on(arguments, Options(retry=tasks, fail_fast=arguments.fail_fast))
+        return go_on(arguments, Options(retry=tasks, fail_fast=arguments.fail_fast, budget=budget_from(arguments)))
     except RunBusy:
+        if arguments.budget is not None:
+            raise  # its controller has a budget of its own, which nobody changes from here
         return _ask(arguments, run, ev.RetryRequested(requester()), tasks)
 
 

@@ -16,7 +16,7 @@ from matterstack.errors import RunError
 from matterstack.runtime import staging
 from matterstack.runtime.backends.base import ComputeBackend, Submission
 from matterstack.runtime.opening import find_journal
-from matterstack.runtime.run import Settings
+from matterstack.runtime.settings import Settings
 
 # The real ones depend on the journal, which is not opened.
 _TOKEN: Final = f"ms-{'x' * 26}"
@@ -31,7 +31,7 @@ def dry_run(workflow: Workflow, arguments: argparse.Namespace) -> int:
     needs = workflow.dependencies()
     named = {task.profile for task in workflow if task.profile}
     settings = api.chosen_settings(arguments.profile, None, find_journal(arguments.journal), arguments.config, named)
-    _check_inputs(workflow)
+    check_inputs(workflow)
     planned = [
         one
         for wave in _waves(workflow, needs)
@@ -46,7 +46,7 @@ def dry_run(workflow: Workflow, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_inputs(workflow: Workflow) -> None:
+def check_inputs(workflow: Workflow) -> None:
     """Refuse inputs that do not exist; those that do are not read."""
     for task in workflow:
         for source in task.files.values():

@@ -32,9 +32,11 @@ def parser() -> argparse.ArgumentParser:
         "--rerun", metavar="TASK", action="append", default=[], help="run this task, and what depends on it, again"
     )
     run.add_argument("--replace", action="store_true", help="cancel live tasks that the workflow changes")
-    run.add_argument(
+    only = run.add_mutually_exclusive_group()
+    only.add_argument(
         "--dry-run", action="store_true", help="only print what would be submitted, every script and option of it"
     )
+    only.add_argument("--estimate", action="store_true", help="only print the most core hours that it can use")
     _driving(run)
 
     resume = _command(commands, "resume", "running", "go on with a run, without its workflow file")
@@ -189,6 +191,9 @@ def _driving(command: argparse.ArgumentParser, *, retrying: bool = True) -> None
     command.add_argument("--profile", metavar="P", help="name of the profile to run with")
     _config(command)
     command.add_argument("--fail-fast", action="store_true", help="after the first failure submit nothing more")
+    command.add_argument(
+        "--budget", metavar="CORE_HOURS", help="after so many core hours submit nothing more; what runs goes on"
+    )
     command.add_argument("--quiet", "-q", action="store_true", help="no progress, only the result")
     if retrying:
         command.add_argument("--retry-failed", action="store_true", help="try all failed tasks again")

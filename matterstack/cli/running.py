@@ -8,10 +8,11 @@ from pathlib import Path
 
 from matterstack import api
 from matterstack.cli.live import progress
-from matterstack.cli.text import as_json, failure_lines, line_of_counts, number
+from matterstack.cli.text import as_json, failure_lines, line_of_counts, more_budget, number
 from matterstack.config.workflow_file import load_workflow
 from matterstack.core.machine import State
 from matterstack.errors import AccessError
+from matterstack.runtime.budget import checked_budget
 from matterstack.runtime.result import WorkflowResult
 from matterstack.runtime.run import Options
 
@@ -25,6 +26,11 @@ def run(arguments: argparse.Namespace) -> int:
         from matterstack.cli.dry_run import dry_run  # only where it is asked for
 
         return dry_run(workflow, arguments)
+    if arguments.estimate:
+        from matterstack.cli.estimating import estimate
+
+        return estimate(workflow, arguments)
+    budget = budget_from(arguments)
     with progress(arguments.run_id or workflow.name, quiet=arguments.quiet or arguments.json) as observe:
         result = api.run_workflow(
             workflow,
@@ -38,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             announce=lambda text: print(f"{workflow.name}: {text}", file=sys.stderr),
             retry_failed=arguments.retry_failed,
             retry_interrupted=arguments.retry_interrupted,
+            budget_core_hours=budget,
             progress=observe,
         )
     return report(result, arguments)
@@ -51,8 +58,22 @@ def resume(arguments: argparse.Namespace) -> int:
             fail_fast=arguments.fail_fast,
             retry_failed=arguments.retry_failed,
             retry_interrupted=arguments.retry_interrupted,
+            budget=budget_from(arguments),
         ),
     )
+
+
+def budget_from(arguments: argparse.Namespace) -> float | None:
+    """Return the budget that was asked for, in core hours.
+
+    Raises:
+        RunError: It is none.
+    """
+    text = arguments.budget
+    try:
+        return None if text is None else checked_budget(float(text))
+    except ValueError:
+        return checked_budget(text)
 
 
 def go_on(arguments: argparse.Namespace, options: Options) -> int:
@@ -83,6 +104,7 @@ def report(result: WorkflowResult, arguments: argparse.Namespace) -> int:
                     "run": result.run_id,
                     "ok": result.ok,
                     "counts": result.counts,
+                    **({"budget": result.budget} if result.budget is not None else {}),
                     "journal": str(result.journal),
                 }
             )
@@ -92,6 +114,8 @@ def report(result: WorkflowResult, arguments: argparse.Namespace) -> int:
     failed = result.failed() if result.counts[State.FAILED] else []
     for line in failure_lines(failed):
         print(line)
+    if result.budget is not None and result.budget.stopped:
+        print(f"Stopped: {result.budget}; nothing more is submitted. {more_budget(result.run_id)}", file=sys.stderr)
     if result.undecided:
         print(
             f"Paused: it is not known how {number(len(result.undecided), 'task')} ended; what depends on that waits. "

@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from matterstack.cli.text import as_json, duration, line_of_counts, moment, number, table, why
+from matterstack.cli.text import as_json, duration, line_of_counts, moment, more_budget, number, table, why
 from matterstack.config.profiles import open_backend
+from matterstack.core.budget import hours
 from matterstack.core.machine import State
+from matterstack.core.notices import TRIES
 from matterstack.core.printable import printable
 from matterstack.history import History, RunStatus, StalledTask, TaskStatus
 from matterstack.runtime.backends.base import LOG_BYTES
+from matterstack.runtime.notices import Notice
 from matterstack.runtime.opening import find_journal
 
 _LISTED = 20
@@ -27,7 +30,8 @@ def status(arguments: argparse.Namespace) -> int:
         found = history.status(history.run(arguments.run))
         wanted = tuple(State) if arguments.all or arguments.json else (State.RUNNING, State.FAILED)
         tasks = list(history.tasks(found.run, wanted))
-        stalled = history.stalled(found.run)
+        stalled, budget = history.stalled(found.run), history.spending(found.run)
+        notices = history.notices(found.run)
         if arguments.json:
             contacts = [lost._asdict() for lost in found.lost_contacts]
             print(
@@ -35,6 +39,8 @@ def status(arguments: argparse.Namespace) -> int:
                     {
                         **found._asdict(),
                         "lost_contacts": contacts,
+                        "budget": budget,
+                        "notices": notices,
                         "stalled": [one._asdict() for one in stalled],
                         "journal": str(history.path),
                         "tasks": [t._asdict() for t in tasks],
@@ -45,11 +51,15 @@ def status(arguments: argparse.Namespace) -> int:
         print(f"run         {found.run}  ({what_now(found)})")
         print(f"tasks       {line_of_counts(found.counts)}")
         print(f"profile     {found.profile.get('name')}  {_place(found.profile)}")
+        if budget is not None:
+            print(f"budget      {hours(budget.used)} of {hours(budget.limit)} core hours are used")
         print(f"started     {moment(found.started_at)}, stopped {moment(found.stopped_at)}")
         for lost in found.lost_contacts if found.controller else ():
             where = f"profile {lost.profile}: " if lost.profile else ""
             print(f"no contact  {where}since {moment(lost.since)}, tried again every minute or sooner: {lost.detail}")
         for line in _stall_lines(found, stalled):
+            print(printable(line))
+        for line in _notice_lines(notices):
             print(printable(line))
         print(f"journal     {history.path}")
         _list(tasks, {one.task: one.reason for one in stalled}, everything=arguments.all)
@@ -69,6 +79,16 @@ def _stall_lines(found: RunStatus, stalled: Sequence[StalledTask]) -> Iterator[s
         yield f"            `matterstack explain {found.run} {stalled[0].task}` asks Slurm; mend it there, or cancel it"
 
 
+def _notice_lines(notices: Sequence[Notice]) -> Iterator[str]:
+    """Yield a line for each notice that could not be told yet, or never will be; a few of them."""
+    for one in notices[:_NAMED]:
+        what = f"{one.event.on} of {one.event.task}" if one.event.task else one.event.on
+        fate = f"given up after {one.tries} tries" if one.given_up else f"owed, {one.tries} of {TRIES} tries so far"
+        yield f"notice      {what}: {fate}{f': {one.detail}' if one.detail else ''}"
+    if len(notices) > _NAMED:
+        yield f"            and {len(notices) - _NAMED} more; --json lists them"
+
+
 def _place(profile: Mapping[str, Any]) -> str:
     """Return where a profile's jobs are, with the host where it is not this one."""
     host = f"{profile['ssh']['hostname']}:" if "ssh" in profile else ""
@@ -82,6 +102,8 @@ def what_now(found: RunStatus) -> str:
     left = found.counts[State.PENDING] + found.counts[State.RUNNING]
     if found.stopped_at is None:
         return f"its controller is gone; `matterstack resume {found.run}` goes on"
+    if found.why == "budget":
+        return f"its budget is used up; {more_budget(found.run).rstrip('.')}"
     if found.why == "paused":
         return f"paused; `matterstack resume {found.run} --retry-interrupted` goes on"
     return f"{found.why}; `matterstack resume {found.run}` goes on" if left else "finished"

@@ -32,6 +32,11 @@ def number(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
+def more_budget(run: str) -> str:
+    """Return what goes on with a run whose budget is used up."""
+    return f"`matterstack resume {run} --budget N`, N above that, goes on."
+
+
 def why(reason: str, exit_code: int | None, signal: int | None, detail: str) -> str:
     """Return why an attempt failed, in a few words."""
     parts = [reason]

@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from matterstack.core.budget import BUDGET, budget_problem
+from matterstack.core.notices import ON
 from matterstack.core.workflow import RETRIES
 from matterstack.errors import ConfigError, UnknownName, nearest
 from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.local import LocalBackend
-from matterstack.runtime.run import Settings
+from matterstack.runtime.settings import Settings
 
 FILES: Final = ("config/profiles.py", "config/profiles.yaml", "matterstack.yaml")
 BUILT_IN: Final = "local"
@@ -27,6 +29,8 @@ class LocalProfile(Struct, forbid_unknown_fields=True):
     max_concurrent_tasks: int | None = None
     grace_s: int = 5
     retry: str | None = None
+    budget_core_hours: float | None = None
+    on: Any = None
 
 
 KINDS: Final = ("local", "slurm")
@@ -182,6 +186,12 @@ def _checked(profile: Profile, file: Path) -> dict[str, Any]:
                 raise wrong(file, [*where, key], f"must be at least {least}, not {number}")
         root = local_path(local.workspace_root, profile.base, file, [*where, "workspace_root"])
         resolved = _resolve_local(local, root)
+    if ON in resolved:
+        from matterstack.config.notices import commands  # only where there are any
+
+        resolved[ON] = commands(resolved[ON], file, [*where, ON])
+    if BUDGET in resolved and (unfit := budget_problem(resolved[BUDGET])):
+        raise wrong(file, [*where, BUDGET], unfit)
     if (retry := resolved.get("retry", RETRIES[0])) not in RETRIES:
         raise wrong(file, [*where, "retry"], f"{retry!r} is not a way to retry{nearest(retry, RETRIES)}")
     return resolved
@@ -193,7 +203,7 @@ def _resolve_local(local: LocalProfile, workspace_root: str) -> dict[str, Any]:
         "workspace_root": workspace_root,
         "max_concurrent_tasks": local.max_concurrent_tasks,
         "grace_s": local.grace_s,
-        **({"retry": local.retry} if local.retry is not None else {}),
+        **{key: one for key in ("retry", BUDGET, ON) if (one := getattr(local, key)) is not None},
     }
 
 

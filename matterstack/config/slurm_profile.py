@@ -11,6 +11,8 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from matterstack.config.checked import checked, kind_of, local_path, wrong
+from matterstack.core.budget import BUDGET
+from matterstack.core.notices import ON
 from matterstack.errors import ConfigError
 from matterstack.runtime.backends.hpc.backend import SlurmBackend
 from matterstack.runtime.backends.hpc.options import SlurmOptions, root_problem
@@ -32,6 +34,8 @@ class SlurmProfile(Struct, forbid_unknown_fields=True):
     waits: Any = {}
     max_array: int = 1000
     retry: str | None = None
+    budget_core_hours: float | None = None
+    on: Any = None
 
 
 def resolve_slurm(value: Mapping[str, Any], file: Path, base: Path, name: str) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def resolve_slurm(value: Mapping[str, Any], file: Path, base: Path, name: str) -
         "retrieve": profile.retrieve,
         "waits": _waits(profile.waits, file, [*where, "waits"]),
         "max_array": profile.max_array,
-        **({"retry": profile.retry} if profile.retry is not None else {}),
+        **{key: one for key in ("retry", BUDGET, ON) if (one := getattr(profile, key)) is not None},
     }
 
 

@@ -16,6 +16,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BITS_MAX: Final = 4096  # Python does not print numbers that are much longer
 _DEPTH_MAX: Final = 100
 _REPEATS: Final = 10  # of a file, by its aliases, at most
+_BOOL: Final = "tag:yaml.org,2002:bool"
+_TEXT: Final = "tag:yaml.org,2002:str"
 _FEW: Final = 100_000  # values that may be there in any case
 
 
@@ -28,6 +30,8 @@ class _Strict(_Loader):  # type: ignore[misc, valid-type]  # one of two classes,
             key = key_node.value
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key_node.tag == _BOOL:  # YAML 1.1 takes `on:` for a truth
+                key_node.tag = _TEXT
             if key in seen and key != "<<":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

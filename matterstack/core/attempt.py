@@ -43,6 +43,11 @@ class Attempt(Struct, frozen=True):
         return self.requested and self.state not in ("COMPLETED", "FAILED")
 
     @property
+    def may_start(self) -> bool:
+        """Whether a backend may be asked to run the task, as far as the task itself goes."""
+        return self.state is PENDING and not self.requested and not self.dropped
+
+    @property
     def stage(self) -> str:
         """Where a PENDING attempt stands: waiting, submitting or queued; otherwise ``""``."""
         if self.state is not PENDING:

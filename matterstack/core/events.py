@@ -183,10 +183,14 @@ class RunStarted(Event, frozen=True, omit_defaults=True):
 
 
 class RunStopped(Event, frozen=True, omit_defaults=True):
-    """The controller let go of the run; ``why`` is finished, paused or interrupted."""
+    """The controller let go of the run; ``why`` is finished, paused, budget (it is used up) or interrupted.
+
+    ``detail`` says more where there is more to say.
+    """
 
     why: str
     counts: dict[str, int] = {}
+    detail: str = ""
 
 
 class ContactLost(Event, frozen=True, omit_defaults=True):
@@ -200,6 +204,36 @@ class ContactRestored(Event, frozen=True, omit_defaults=True):
     """The backend answers again."""
 
     profile: str = ""
+
+
+class NotificationDue(Event, frozen=True, omit_defaults=True):
+    """Somebody is to be told, by the command that the run's profile has for ``on``; ``state`` and so on are what of.
+
+    ``task`` and ``attempt`` are empty where it is of the run itself.
+    """
+
+    on: str
+    state: str
+    reason: str = ""
+    detail: str = ""
+    task: str = ""
+    attempt: int = 0
+    exit_code: int | None = None
+    counts: dict[str, int] = {}
+
+
+class NotificationDelivered(Event, frozen=True, omit_defaults=True):
+    """The command for the `NotificationDue` of version ``due`` of this stream ended with exit code 0."""
+
+    due: int
+
+
+class NotificationFailed(Event, frozen=True, omit_defaults=True):
+    """It did not; it is tried again, unless it is ``given_up``."""
+
+    due: int
+    detail: str = ""
+    given_up: bool = False
 
 
 class RetryRequested(Event, frozen=True, omit_defaults=True):
@@ -239,6 +273,9 @@ TYPES: Final[dict[str, type[Event]]] = {
         RunStopped,
         ContactLost,
         ContactRestored,
+        NotificationDue,
+        NotificationDelivered,
+        NotificationFailed,
         RetryRequested,
         RequestsTaken,
     )

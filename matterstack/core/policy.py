@@ -37,14 +37,15 @@ def outcome(task: Task, attempt: Attempt, retry: str = "") -> Outcome:
     if attempt.state is COMPLETED:
         return Outcome.DONE
     assert attempt.state is FAILED, attempt
-    if attempt.number < task.max_attempts and _retries(_policy(task, retry), attempt):
+    if attempt.number < task.max_attempts and _retries(policy(task, retry), attempt):
         return Outcome.RETRY
     if attempt.reason in UNDECIDED:
         return Outcome.DECIDE
     return Outcome.DONE if task.allow_failure else Outcome.BLOCKED
 
 
-def _policy(task: Task, retry: str) -> str:
+def policy(task: Task, retry: str) -> str:
+    """Return the task's policy; ``retry`` is the profile's, for tasks that leave theirs at the default."""
     return retry if retry and task.retry == DEFAULT_RETRY else task.retry
 
 

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
+from matterstack.core.budget import Spending
 from matterstack.core.machine import State
 from matterstack.errors import UnknownName
+from matterstack.runtime.budget import load_spending
+from matterstack.runtime.notices import Notice, load_notices
 from matterstack.runtime.opening import chosen_run, lease_of, open_journal, runs
 from matterstack.runtime.specs import JournalSpecs
 from matterstack.runtime.state import load_counts
@@ -127,6 +130,14 @@ class History:
             lease_of(self._journal, run),
             [LostContact(profile, at / 1e6, detail) for profile, at, detail in lost],
         )
+
+    def spending(self, run: str) -> Spending | None:
+        """Return how the run stands against its budget; None where it has none."""
+        return load_spending(self._journal, run)
+
+    def notices(self, run: str) -> list[Notice]:
+        """Return what somebody is still to be told of the run, and what could not be told."""
+        return load_notices(self._journal, run)
 
     def tasks(self, run: str, states: tuple[State, ...] = tuple(State)) -> Iterator[TaskStatus]:
         """Yield the run's tasks in these states, in the order of the workflow."""

@@ -20,6 +20,7 @@ from matterstack.core.machine import State
 from matterstack.core.schedule import Schedule
 from matterstack.runtime.accounts import END_S
 from matterstack.runtime.engine import Engine
+from matterstack.runtime.notices import Notifier
 from matterstack.runtime.requests import Inbox
 from matterstack.runtime.workers import Workers
 
@@ -90,8 +91,9 @@ class Driver:
         observe: Observer | None = None,
         ask: Callable[[], bool] | None = None,
         only: set[str] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
-        self._only = only
+        self._only, self._notifier = only, notifier
         self._engine, self._workers, self._journal, self._lease, self._wake = (
             engine,
             workers,
@@ -147,11 +149,13 @@ class Driver:
 
     def _turn(self, timeout_s: float) -> None:
         self._wake.wait(timeout_s)
-        if not self._engine.hungry:
+        if not self._workers.hungry:
             time.sleep(GATHER_S)
         self._wake.clear()
         if self._journal.changed():
             self._requests()
+        for event in self._notifier.turn() if self._notifier is not None else ():
+            self._engine.note(event)
         self._engine.turn()
         self._lease.renew()
         self._show()
@@ -175,13 +179,13 @@ class Driver:
         engine = self._engine
         engine.stop()
         engine.turn()
-        while engine.withdrawing and time.monotonic() < self._interrupts.first_at + WITHDRAW_S:
+        while self._workers.withdrawing and time.monotonic() < self._interrupts.first_at + WITHDRAW_S:
             self._turn(0.05)
         self._show(final=True)
         print(f"\n{_farewell(engine.facts.run, engine.attempts.values())}", file=sys.stderr)
         cancelling = False
         until = self._interrupts.first_at + SECOND_INTERRUPT_S
-        while (engine.withdrawing and not engine.trouble) or cancelling or time.monotonic() < until:
+        while (self._workers.withdrawing and not engine.trouble) or cancelling or time.monotonic() < until:
             if self._interrupts.count > 1 and not cancelling:
                 if not self._ask():
                     break

@@ -10,11 +10,13 @@ from msgspec.structs import replace
 from matterstack.core import events as ev
 from matterstack.core.attempt import Attempt, evolve
 from matterstack.core.machine import COMPLETED, FAILED, PENDING, RUNNING, Reason, State
+from matterstack.core.notices import of_task
 from matterstack.core.policy import Outcome, outcome
 from matterstack.core.reconcile import interpret
 from matterstack.core.schedule import Schedule
 from matterstack.core.token import array_token
 from matterstack.errors import BackendBroken, MatterStackError
+from matterstack.runtime.budget import Budget
 from matterstack.runtime.offers import RunFacts, Specs, freed_by, intent, make_offer, untraceable
 from matterstack.runtime.reports import (
     Absent,
@@ -46,6 +48,7 @@ class Engine:
         schedule: Their dependencies, nothing of them settled yet.
         writer: Where events go.
         workers: The backends' workers.
+        budget: What the run may use.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class Engine:
         schedule: Schedule,
         writer: Writer,
         workers: Workers,
+        budget: Budget | None = None,
     ) -> None:
         self.facts, self._specs, self._schedule = facts, specs, schedule
-        self._writer, self._workers = writer, workers
+        self._writer, self._workers, self.budget = writer, workers, budget or Budget()
         self.attempts = dict(attempts)
         self.counts = dict.fromkeys(State, 0)
         for attempt in self.attempts.values():
@@ -79,22 +83,19 @@ class Engine:
     def done(self) -> bool:
         """Whether nothing is left that this engine could do or wait for."""
         ready = any(lane.ready for lane in self._workers)
-        return not self._live and not self.withdrawing and (not ready or self.stopping)
+        return not self._live and not self._workers.withdrawing and (not ready or self.stopping)
 
     @property
-    def withdrawing(self) -> bool:
-        """Whether a backend has not yet said what it took back."""
-        return any(lane.withdrawing for lane in self._workers)
-
-    @property
-    def hungry(self) -> bool:
-        """Whether a backend may soon run out of work that the engine has."""
-        return any(lane.hungry for lane in self._workers)
+    def held_back(self) -> bool:
+        """Whether tasks that could start do not, since the budget is used up."""
+        waiting = any(self.attempts[task_id].may_start for lane in self._workers for task_id in lane.ready)
+        return waiting and self.budget.over is not None
 
     @property
     def trouble(self) -> str:
-        """Why a backend cannot be asked or takes nothing now; empty where all is well."""
-        return "; ".join(filter(None, [lane.trouble or lane.held or lane.notice for lane in self._workers]))
+        """Why a backend cannot be asked, or takes or gets nothing now; empty where all is well."""
+        told = [lane.trouble or lane.held or lane.notice for lane in self._workers]
+        return "; ".join(filter(None, [*told, str(self.budget.over or "")]))
 
     def running(self) -> list[str]:
         """Return the ids of the tasks that run."""
@@ -165,11 +166,8 @@ class Engine:
         """Submit nothing more, and take back what has not started."""
         self.stopping = True
         for lane in self._workers:
-            queued = [
-                job
-                for job, task_id in self._by_job.items()
-                if self._live.get(task_id) is lane and self.attempts[task_id].state is PENDING
-            ]
+            mine = [(job, task_id) for job, task_id in self._by_job.items() if self._live.get(task_id) is lane]
+            queued = [job for job, task_id in mine if self.attempts[task_id].state is PENDING]
             lane.withdrawing = True
             self._effects.append(partial(lane.worker.withdraw, queued))
 
@@ -189,6 +187,7 @@ class Engine:
         self.counts[before.state] -= 1
         self.counts[attempt.state] += 1
         self._pending_facts.append((f"{self.facts.run}/{task_id}", event))
+        self.budget.take(self._specs, attempt, event)
         return attempt
 
     def _take(self, lane: Lane, report: Report) -> None:  # noqa: C901, PLR0912  # a case a report
@@ -308,7 +307,10 @@ class Engine:
         if attempt.state not in (COMPLETED, FAILED):
             return
         self._drop_live(task_id)
-        if self._settle(task_id, attempt) is Outcome.BLOCKED and self.facts.fail_fast:
+        what = self._settle(task_id, attempt)
+        if (due := of_task(self.facts.on, attempt, what, self.counts)) is not None:
+            self.note(due)
+        if what is Outcome.BLOCKED and self.facts.fail_fast:
             self.stop()
 
     def _settle(self, task_id: str, attempt: Attempt) -> Outcome:
@@ -340,14 +342,12 @@ class Engine:
                     todo.append((dependent, self._specs[dependent].allow_failure))
 
     def _submit_ready(self) -> None:
+        if not self.stopping and self.budget.reached():
+            self.stop()
         if not self.stopping:
             for lane in self._workers:
-                if lane.ready and (block := lane.take(self._may_start)):
+                if lane.ready and (block := lane.take(lambda one: self.attempts[one].may_start)):
                     self._request(lane, block)
-
-    def _may_start(self, task_id: str) -> bool:
-        attempt = self.attempts[task_id]
-        return attempt.state is PENDING and not attempt.live and not attempt.dropped
 
     def _request(self, lane: Lane, task_ids: list[str]) -> None:
         """Record the intent to submit these, with the arrays in which they go, and then offer them."""
@@ -394,7 +394,5 @@ class Engine:
 
     def _cancel_live(self, attempt: Attempt) -> None:
         worker, job_id, task_id = self._live[attempt.task_id].worker, attempt.job_id, attempt.task_id
-        if job_id is not None:
-            self._effects.append(lambda: worker.cancel([job_id]))
-        else:
-            self._effects.append(lambda: worker.recall([task_id]))
+        end = partial(worker.recall, [task_id]) if job_id is None else partial(worker.cancel, [job_id])
+        self._effects.append(end)

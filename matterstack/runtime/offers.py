@@ -28,10 +28,23 @@ class Specs(Protocol):
 
 
 class RunFacts:
-    """What is fixed while a run is driven: its identity, this boot of the machine, its options."""
+    """What is fixed while a run is driven: its identity, this boot of the machine, its options.
 
-    def __init__(self, journal_id: str, run: str, key: str, boot: str, *, fail_fast: bool = False) -> None:
+    ``on`` has commands by what they tell of.
+    """
+
+    def __init__(
+        self,
+        journal_id: str,
+        run: str,
+        key: str,
+        boot: str,
+        *,
+        fail_fast: bool = False,
+        on: Mapping[str, str] | None = None,
+    ) -> None:
         self.journal_id, self.run, self.key, self.boot, self.fail_fast = journal_id, run, key, boot, fail_fast
+        self.on = on or {}
 
 
 def intent(facts: RunFacts, attempt: Attempt, profile: str) -> ev.SubmitRequested:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -11,7 +11,9 @@ from msgspec import Struct
 from journal import Journal, Lease, NewEvent
 from matterstack import __version__
 from matterstack.core import events as ev
-from matterstack.core.machine import State
+from matterstack.core.attempt import Attempt
+from matterstack.core.machine import Reason, State
+from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
 from matterstack.core.spec import spec_hash
 from matterstack.core.workflow import Workflow
@@ -88,6 +90,16 @@ def _downstream(
         and task_id in old
         and task_id not in changed
         and (old[task_id].live or old[task_id].state is not State.PENDING)
+    }
+
+
+def wished(attempts: Iterable[Attempt], *, failed: bool, interrupted: bool) -> set[str]:
+    """Return the tasks to try again: all that ``failed`` by themselves, or those of which no end is known."""
+    return {
+        one.task_id
+        for one in attempts
+        if one.state is State.FAILED and not one.dropped
+        if (failed and one.reason != Reason.DEPENDENCY_FAILED) or (interrupted and one.reason in UNDECIDED)
     }
 
 

@@ -44,7 +44,12 @@ CREATE UNIQUE INDEX past_attempts_key ON past_attempts (subject, attempt);
 CREATE VIEW attempts AS
   SELECT subject, run, task, state, {task_rows.ATTEMPT} FROM past_attempts
   UNION ALL SELECT subject, run, task, state, {task_rows.ATTEMPT} FROM tasks WHERE token <> '';
-{tallies.SCHEMA}CREATE TABLE usage_rows (
+{tallies.SCHEMA}CREATE TABLE notices (
+  run TEXT NOT NULL, due INTEGER NOT NULL, data TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+  state TEXT NOT NULL DEFAULT 'owed', detail TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, due)
+) WITHOUT ROWID;
+CREATE INDEX notices_owed ON notices (run) WHERE state = 'owed';
+CREATE TABLE usage_rows (
   subject TEXT NOT NULL, attempt INTEGER NOT NULL, run TEXT NOT NULL, recorded_at INTEGER NOT NULL,
   cores INTEGER NOT NULL, asked_memory INTEGER, limit_s REAL, {_USAGE}, PRIMARY KEY (subject, attempt)
 ) WITHOUT ROWID;
@@ -59,7 +64,7 @@ class TaskTables:
     """The projection. An event that does not fit its task's state is refused, and the append with it."""
 
     name = "matterstack"
-    version = 9
+    version = 10
     schema = _SCHEMA
 
     def apply(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
@@ -115,6 +120,21 @@ def _run_stopped(connection: sqlite3.Connection, record: RecordedEvent, event: A
     connection.execute("UPDATE runs SET stopped_at = ?, why = ? WHERE run = ?", (record.at, event.why, record.stream))
 
 
+def _notice_due(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    connection.execute(
+        "INSERT INTO notices (run, due, data) VALUES (?, ?, ?)", (record.stream, record.version, _json(event))
+    )
+
+
+def _notice_tried(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
+    failed = isinstance(event, ev.NotificationFailed)
+    state = ("given up" if event.given_up else "owed") if failed else "delivered"
+    connection.execute(
+        "UPDATE notices SET state = ?, detail = ?, tries = tries + 1 WHERE run = ? AND due = ?",
+        (state, event.detail if failed else "", record.stream, event.due),
+    )
+
+
 def _requests_taken(connection: sqlite3.Connection, record: RecordedEvent, event: Any) -> None:
     connection.execute("UPDATE runs SET requests_taken = ? WHERE run = ?", (event.version, record.stream))
 
@@ -129,6 +149,9 @@ _RUN_EVENTS: Final[dict[str, Callable[[sqlite3.Connection, RecordedEvent, Any], 
     "RunStopped": _run_stopped,
     "ContactLost": _contact_lost,
     "ContactRestored": _contact_restored,
+    "NotificationDue": _notice_due,
+    "NotificationDelivered": _notice_tried,
+    "NotificationFailed": _notice_tried,
     "RequestsTaken": _requests_taken,
     "RetryRequested": _ignored,
 }

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from matterstack.core.attempt import Attempt
+from matterstack.core.budget import Spending
 from matterstack.core.machine import State
 from matterstack.errors import FilesUnsupported, UnknownName
 from matterstack.runtime.backends.base import ComputeBackend
@@ -58,6 +59,7 @@ class WorkflowResult(Mapping[str, TaskResult]):
         counts: Number of tasks by state.
         load: Gives the attempts; called when the first task is looked at.
         backend: Gives, by the profile that an attempt names, what hands out its logs and files.
+        budget: What the run may use and has used, in core hours; None where it has no budget.
         undecided: Ids of tasks about whose end a person has to decide.
         tolerated: Whether every failure is of a task with ``allow_failure``.
     """
@@ -70,11 +72,12 @@ class WorkflowResult(Mapping[str, TaskResult]):
         load: Callable[[], Mapping[str, Attempt]],
         backend: Callable[[str], ComputeBackend],
         *,
+        budget: Spending | None = None,
         undecided: tuple[str, ...] = (),
         tolerated: bool = True,
     ) -> None:
         self.run_id, self.journal, self.counts = run_id, journal, dict(counts)
-        self.undecided = undecided
+        self.budget, self.undecided = budget, undecided
         self._load, self._backend, self._tolerated = load, backend, tolerated
 
     @property

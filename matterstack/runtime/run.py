@@ -16,25 +16,26 @@ from matterstack import __version__
 from matterstack.core import events as ev
 from matterstack.core.attempt import Attempt
 from matterstack.core.machine import FAILED, State
+from matterstack.core.notices import ON, RUN_FINISHED, of_run
 from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
-from matterstack.core.workflow import OutputRef, Workflow, id_problem
-from matterstack.errors import FilesUnsupported, MatterStackError, RunError, UnknownName
+from matterstack.core.workflow import Workflow, id_problem
+from matterstack.errors import MatterStackError, RunBusy, RunError, UnknownName
 from matterstack.runtime import outputs
-from matterstack.runtime.backends.base import ComputeBackend
 from matterstack.runtime.backends.local import processes
+from matterstack.runtime.budget import Budget, budget_of, load_meter, load_spending
 from matterstack.runtime.drive import Driver, Observer
 from matterstack.runtime.engine import Engine
+from matterstack.runtime.notices import load_notices, telling
 from matterstack.runtime.offers import RunFacts, Specs
 from matterstack.runtime.opening import chosen_run, open_journal, take_lease
 from matterstack.runtime.owed import is_owed, take_over
-from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live
+from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live, wished
 from matterstack.runtime.requests import Inbox, user
 from matterstack.runtime.result import WorkflowResult
+from matterstack.runtime.settings import Settings, check_files, lanes_of, place_of
 from matterstack.runtime.specs import JournalSpecs, WorkflowSpecs
 from matterstack.runtime.state import load_attempts, load_counts
-from matterstack.runtime.worker import BackendWorker
-from matterstack.runtime.workers import Lane, Workers
 from matterstack.runtime.writer import InlineWriter, taken_over
 
 
@@ -49,25 +50,10 @@ class Options(Struct, kw_only=True):
     retry: Sequence[str] = ()
     cancel: Sequence[str] = ()
     only_cancel: bool = False
+    budget: float | None = None
     observe: Observer | None = None
     announce: Callable[[str], None] | None = None
     ask: Callable[[], bool] | None = None
-
-
-class Settings(Struct):
-    """A backend, and the profile that the journal remembers it by; ``others`` by the names that tasks use."""
-
-    backend: ComputeBackend
-    profile: Mapping[str, Any]
-    others: Mapping[str, Settings] = {}
-
-    def of(self, profile: str) -> Settings:
-        """Return the settings for tasks that name ``profile``; none names the run's own."""
-        return self.others.get(profile, self)
-
-    def each(self) -> list[Settings]:
-        """Return these and the others, the run's own first."""
-        return [self, *self.others.values()]
 
 
 def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, options: Options) -> WorkflowResult:
@@ -89,7 +75,8 @@ def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, 
     for task_id in options.rerun:
         if task_id not in workflow:
             raise UnknownName("task", task_id, workflow.tasks, "Nothing was started")
-    _check_files(workflow, settings)
+    settings = settings.with_budget(options.budget)
+    check_files(workflow, settings)
     specs = WorkflowSpecs(workflow)
     with open_journal(path) as journal:
         session = _Session(journal, path, run_id, settings, options)
@@ -100,6 +87,7 @@ def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, 
 
         plan = planned()
         if before and not plan.facts and session.nothing_to_do():
+            session.tell_the_rest()
             return session.result()
         with session.held():
             if journal.head(run_id).version != before:
@@ -135,9 +123,11 @@ def resume(
     with open_journal(path, create=False) as journal:
         run_id = chosen_run(journal, run_id)
         ((profile, others),) = journal.query("SELECT profile, profiles FROM runs WHERE run = ?", (run_id,))
-        chosen = settings(ev.profile_of(profile), ev.profile_of(others))
+        chosen = settings(ev.profile_of(profile), ev.profile_of(others)).with_budget(options.budget)
         session = _Session(journal, path, run_id, chosen, options)
-        if not session.nothing_to_do():
+        if session.nothing_to_do():
+            session.tell_the_rest()
+        else:
             with session.held():
                 specs = JournalSpecs(journal, run_id)
                 session.drive(specs, lambda: _schedule(journal, run_id, specs))
@@ -149,31 +139,6 @@ def _schedule(journal: Journal, run_id: str, specs: JournalSpecs) -> Schedule:
     open_tasks = [task for (task,) in rows]
     tolerant = [task for task in open_tasks if specs[task].allow_dependency_failure]
     return Schedule(specs.needs(open_tasks), tolerant)
-
-
-def _check_files(workflow: Workflow, settings: Settings) -> None:
-    """Refuse tasks that take outputs from a backend that hands out none."""
-    for task in workflow:
-        for source in task.files.values():
-            if isinstance(source, OutputRef):
-                kind = type(settings.of(workflow[source.task_id].profile).backend)
-                if kind.workdir is ComputeBackend.workdir and kind.retrieve is ComputeBackend.retrieve:
-                    raise FilesUnsupported(kind.__name__)
-
-
-def _place(profile: Mapping[str, Any]) -> str:
-    """Return where a profile's jobs are: a directory, on a host where it is not this one."""
-    root, ssh = profile.get("workspace_root") or "", profile.get("ssh")
-    return f"{ssh['hostname']}:{root}" if ssh else str(root)
-
-
-def _workers(settings: Settings, wake: threading.Event) -> Workers:
-    """Return a lane for each backend."""
-
-    def lane(profile: str, chosen: Settings) -> Lane:
-        return Lane(profile, BackendWorker(chosen.backend, wake.set), str(chosen.profile.get("retry") or ""))
-
-    return Workers(lane("", settings), {name: lane(name, chosen) for name, chosen in settings.others.items()})
 
 
 class _Session:
@@ -193,6 +158,9 @@ class _Session:
         counts = load_counts(self._journal, self._run)
         wishes = options.retry_failed or options.retry_interrupted or options.retry
         if Inbox(self._journal, self._run).waiting():
+            return False
+        ((stopped_at,),) = self._journal.query("SELECT stopped_at FROM runs WHERE run = ?", (self._run,))
+        if RUN_FINISHED in self._on and stopped_at is None:  # its controller died before it could say so
             return False
         if counts[State.PENDING] or counts[State.RUNNING] or (wishes and counts[FAILED]):
             return False
@@ -236,43 +204,67 @@ class _Session:
         self._check_place(attempts)
         self._started()
         ((key,),) = journal.query("SELECT key FROM runs WHERE run = ?", (run,))
+        on = {} if options.only_cancel else self._on
         wake = threading.Event()
-        workers = _workers(self._settings, wake)
+        workers = lanes_of(self._settings, wake)
         engine = Engine(
-            RunFacts(journal.id, run, key, processes.boot_id(), fail_fast=options.fail_fast),
+            RunFacts(journal.id, run, key, processes.boot_id(), fail_fast=options.fail_fast, on=on),
             specs,
             attempts,
             schedule(),
             InlineWriter(journal, run, self.lease),
             workers,
+            self._budget(attempts, specs),
         )
         self._wishes(engine, options)
         if not options.only_cancel:
             take_over(journal, run, specs, workers)
-        driver = Driver(
-            engine,
-            workers,
-            journal,
-            self.lease,
-            wake,
-            reschedule=schedule,
-            observe=options.observe,
-            ask=options.ask,
-            only=set(options.cancel) if options.only_cancel else None,
-        )
-        try:
-            finished = driver.run()
-        except MatterStackError:
-            with suppress(LeaseLost, JournalError):  # where it cannot be recorded, the error itself is what counts
-                self._append(
-                    ev.RunStopped("stopped by an error", {state.value: n for state, n in engine.counts.items()})
-                )
-            raise
-        if finished:
-            self._record_outputs()
-        self._stopped(engine, finished=finished)
-        if not finished:
-            raise KeyboardInterrupt
+        with telling(journal, run, on, wake) as notifier:
+            driver = Driver(
+                engine,
+                workers,
+                journal,
+                self.lease,
+                wake,
+                reschedule=schedule,
+                observe=options.observe,
+                ask=options.ask,
+                only=set(options.cancel) if options.only_cancel else None,
+                notifier=notifier,
+            )
+            try:
+                finished = driver.run()
+            except MatterStackError:
+                with suppress(LeaseLost, JournalError):  # where it cannot be recorded, the error itself is what counts
+                    self._append(
+                        ev.RunStopped("stopped by an error", {state.value: n for state, n in engine.counts.items()})
+                    )
+                raise
+            if finished:
+                self._record_outputs()
+            self._stopped(engine, finished=finished)
+            if not finished:
+                raise KeyboardInterrupt
+            if notifier is not None:
+                notifier.finish(self._append, self.lease.renew, wake)
+
+    @property
+    def _on(self) -> Mapping[str, str]:
+        """Commands by what they tell of."""
+        return self._settings.profile.get(ON) or {}
+
+    def tell_the_rest(self) -> None:
+        """Tell what an earlier controller of the run, which is over, left untold."""
+        if self._on and load_notices(self._journal, self._run, owed=True):
+            with suppress(RunBusy), self.held():  # who has it tells it
+                wake = threading.Event()
+                with telling(self._journal, self._run, self._on, wake) as notifier:
+                    assert notifier is not None
+                    notifier.finish(self._append, self.lease.renew, wake)
+
+    def _budget(self, attempts: Mapping[str, Attempt], specs: Specs) -> Budget:
+        limit = budget_of(settings.profile for settings in self._settings.each())
+        return Budget(limit, load_meter(self._journal, self._run, attempts, specs) if limit is not None else None)
 
     def _record_outputs(self) -> None:
         """Record what completed tasks left; what an impatient Ctrl-C leaves out, ``verify --record-files`` records."""
@@ -286,7 +278,7 @@ class _Session:
         ((recorded, others),) = self._journal.query("SELECT profile, profiles FROM runs WHERE run = ?", (self._run,))
         known = {"": ev.profile_of(recorded), **ev.profile_of(others)}
         for profile, settings in known.items():
-            there, here = _place(settings), _place(self._settings.of(profile).profile)
+            there, here = place_of(settings), place_of(self._settings.of(profile).profile)
             live = [a.task_id for a in attempts.values() if a.live and a.profile == profile]
             if live and there and there != here:
                 raise RunError(
@@ -302,13 +294,8 @@ class _Session:
                 raise UnknownName("task", task, known, f"Run {self._run!r} is unchanged")
 
     def _wishes(self, engine: Engine, options: Options) -> None:
-        chosen = set(options.retry)
-        for task_id, attempt in engine.attempts.items():
-            undecided = attempt.reason in UNDECIDED
-            if attempt.state is FAILED and not attempt.dropped:
-                own = attempt.reason != "DEPENDENCY_FAILED"
-                if (options.retry_failed and own) or (options.retry_interrupted and undecided):
-                    chosen.add(task_id)
+        known = engine.attempts.values()
+        chosen = {*options.retry, *wished(known, failed=options.retry_failed, interrupted=options.retry_interrupted)}
         if chosen:
             engine.retry(chosen, "asked for")
         if options.cancel:
@@ -321,13 +308,18 @@ class _Session:
         self._append(event)
 
     def _stopped(self, engine: Engine, *, finished: bool) -> None:
-        why = "interrupted"
+        why, detail = "interrupted", ""
         if finished:
             why = "paused" if engine.undecided else "finished"
-        self._append(ev.RunStopped(why, {state.value: n for state, n in engine.counts.items()}))
+            if engine.held_back:
+                why, detail = "budget", str(engine.budget.over)
+        stopped = ev.RunStopped(why, {state.value: n for state, n in engine.counts.items()}, detail)
+        due = of_run(engine.facts.on, why, detail, engine.counts)
+        self._append(*filter(None, [stopped, due]))
 
-    def _append(self, event: ev.Event) -> None:
-        self._journal.append(self._run, [NewEvent(type(event).__name__, self._run, ev.encode(event))], lease=self.lease)
+    def _append(self, *events: ev.Event) -> None:
+        records = [NewEvent(type(event).__name__, self._run, ev.encode(event)) for event in events]
+        self._journal.append(self._run, records, lease=self.lease)
 
     def result(self) -> WorkflowResult:
         """Return the results as the journal has them now."""
@@ -348,6 +340,7 @@ class _Session:
             load_counts(self._journal, run),
             load,
             lambda profile: self._settings.of(profile).backend,
+            budget=load_spending(self._journal, run),
             undecided=tuple(a.task_id for a in failed if a.reason in UNDECIDED),
             tolerated=all(specs is not None and specs[a.task_id].allow_failure for a in failed),
         )

@@ -77,6 +77,16 @@ class Workers:
         """Return the lane of a profile that a task names; none names the run's own."""
         return self._others.get(profile, self.main)
 
+    @property
+    def withdrawing(self) -> bool:
+        """Whether a backend has not yet said what it took back."""
+        return any(lane.withdrawing for lane in self)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether a backend may soon run out of work that the engine has."""
+        return any(lane.hungry for lane in self)
+
     def start(self) -> None:
         """Begin to work."""
         for lane in self:

@@ -278,7 +278,8 @@ def test_a_profile_recorded_by_another_version_is_refused_in_plain_words(here, c
 
 
 def test_every_key_can_be_written_as_it_is_shown(here):
-    profile = slurm(here, "ssh: {hostname: h}\nslurm: {account: m}\nretry: always\nmax_array: 5")
+    more = "retry: always\nmax_array: 5\nbudget_core_hours: 9\non: {task_failed: x}"
+    profile = slurm(here, f"ssh: {{hostname: h}}\nslurm: {{account: m}}\n{more}")
     resolved = resolve(profile)
     names = {field.name for field in msgspec.structs.fields(SlurmProfile)}
     assert set(resolved) == names | {"name"}

@@ -13,6 +13,7 @@ plain = st.none() | st.booleans() | st.integers(-9, 9) | texts
 BY_TYPE = {
     int: st.integers(0, 2**31),
     str: texts,
+    bool: st.booleans(),
     float | None: st.none() | st.floats(0, 4e9),
     int | None: st.none() | st.integers(0, 2**31),
     Usage: st.builds(Usage),

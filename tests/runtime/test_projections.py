@@ -154,8 +154,8 @@ def finished(tmp_path_factory):
         journal.append("r", [NewEvent("RunCreated", "r", ev.encode(created))])
         for task in ("r/a", "r/b"):
             journal.append("r", [NewEvent(kind, task, ev.encode(made(kind, n))) for n, kind in enumerate(kinds)])
-        lost = ev.ContactLost("no route")
-        journal.append("r", [NewEvent("ContactLost", "r", ev.encode(lost))])
+        of_run = (ev.ContactLost("no route"), ev.NotificationDue("run_finished", "finished"))
+        journal.append("r", [NewEvent(type(event).__name__, "r", ev.encode(event)) for event in of_run])
     return path
 
 

@@ -152,7 +152,11 @@ def test_cancelling_queued_tasks_and_ctrl_c_at_once_is_no_crash(tmp_path, local,
             self.cancel([f"t{i}" for i in range(2, 8)], "test")
             self.commit()
             self.stop()
-        elif done and not self.withdrawing and not any(a.cancel_requested and a.live for a in self.attempts.values()):
+        elif (
+            done
+            and not self._workers.withdrawing
+            and not any(a.cancel_requested and a.live for a in self.attempts.values())
+        ):
             gate.touch()
 
     monkeypatch.setattr(Engine, "turn", turn_once_more)
