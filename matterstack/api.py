@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from matterstack.core.workflow import Workflow
 from matterstack.runtime import run as runs
 from matterstack.runtime.backends.base import ComputeBackend
@@ -97,6 +99,7 @@ def resume(
     backend: ComputeBackend | None = None,
     journal: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
+    budget_core_hours: float | None = None,
     options: runs.Options | None = None,
 ) -> WorkflowResult:
     """Return the results of a run after going on with it from the journal alone.
@@ -107,6 +110,7 @@ def resume(
         backend: Another backend than the run had.
         journal: As for `run_workflow`.
         config: As for `run_workflow`.
+        budget_core_hours: As for `run_workflow`; by default the run keeps the budget that it had.
         options: What to retry or cancel, and how to go on.
 
     Raises:
@@ -123,7 +127,10 @@ def resume(
         more = {name: Settings(open_backend(one), one) for name, one in others.items()}
         return Settings(open_backend(recorded), recorded, more)
 
-    return runs.resume(run_id, path, settings, options or runs.Options())
+    chosen = options or runs.Options()
+    if budget_core_hours is not None:
+        chosen = replace(chosen, budget=budget_core_hours)
+    return runs.resume(run_id, path, settings, chosen)
 
 
 def chosen_settings(

@@ -13,7 +13,7 @@ import msgspec
 from matterstack.config.yaml_file import line_of
 from matterstack.errors import ConfigError, nearest
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 _WORDS: Final = {
     "str": "text",
     "int": "a whole number",
@@ -41,7 +41,7 @@ def checked(data: object, kind: type[T], file: Path, where: Sequence[str | int])
     """
     if not isinstance(data, Mapping):
         raise wrong(file, where, f"expected a mapping of keys to values, got {kind_of(data)}")
-    known = [field.encode_name for field in msgspec.structs.fields(kind)]  # type: ignore[arg-type]  # a struct
+    known = [field.encode_name for field in msgspec.structs.fields(kind)]
     for key in data:
         if key not in known:
             raise wrong(file, where, f"unknown key {key!r}{nearest(str(key), known)}", key)
@@ -54,7 +54,7 @@ def checked(data: object, kind: type[T], file: Path, where: Sequence[str | int])
         if mark and not steps and key in known:  # a struct's own check names its field so
             steps, text = [key], rest
         if whole := _CHOICE.match(text):
-            choices = [field.type for field in msgspec.structs.fields(kind) if [field.encode_name] == steps]  # type: ignore[arg-type]  # a struct
+            choices = [field.type for field in msgspec.structs.fields(kind) if [field.encode_name] == steps]
             text = f"there is no {whole[1]}{nearest(whole[2], map(str, get_args(choices[0])) if choices else ())}"
         raise wrong(file, [*where, *steps], _plainly(text)) from None
 

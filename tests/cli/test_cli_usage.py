@@ -6,6 +6,7 @@ import pytest
 
 from journal import NewEvent
 from matterstack import Task, Workflow, run_workflow
+from matterstack.cli import main as command_line
 from matterstack.core import events as ev
 from matterstack.core.usage import Usage
 from matterstack.history import ledger
@@ -94,3 +95,8 @@ def test_a_second_record_of_an_attempt_changes_nothing(campaign):
 )
 def test_patterns(task, expected):
     assert ledger.pattern_of(task) == expected
+
+
+def test_what_the_command_line_offers_is_what_the_ledger_can_sum_up_by():
+    """Its parser imports nothing of the history, so that `--help` is quick."""
+    assert set(command_line.BY) == set(ledger.BY)

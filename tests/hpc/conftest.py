@@ -8,6 +8,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))  # the contract, and campaigns to run
 
+from fake_fixture import slurm
+
+__all__ = ["slurm"]
+
 
 @pytest.fixture(autouse=True)
 def own_directory(monkeypatch, tmp_path):

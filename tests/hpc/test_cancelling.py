@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from fake_slurm import FakeSlurm
 
 from matterstack import Task, Workflow, run_workflow
 from matterstack.runtime.backends.hpc import SlurmBackend, Waits
@@ -14,12 +13,9 @@ WAITS = Waits(poll_min_s=0.05, poll_max_s=0.2, grace_s=0.5, infrastructure_s=1.0
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    made = FakeSlurm(tmp_path / "slurm")
-    made.use(monkeypatch)
-    made.order("hold")
-    yield made
-    made.end()
+def slurm(slurm):
+    slurm.order("hold")
+    return slurm
 
 
 @pytest.fixture

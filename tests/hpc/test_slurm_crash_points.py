@@ -9,7 +9,6 @@ import threading
 
 import pytest
 from campaigns import DIAMOND_ENDS, check_journal, diamond, states
-from fake_slurm import FakeSlurm
 from test_run_crash_points import Crash, CrashingWriter, Fuse
 
 from matterstack import Task, Workflow, run_workflow
@@ -73,14 +72,6 @@ class CrashingSlurm(SlurmBackend):
 
 # The thread that retrieves dies at its points, too.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    made = FakeSlurm(tmp_path / "slurm")
-    made.use(monkeypatch)
-    yield made
-    made.end()
 
 
 def backend(kind, here):

@@ -11,20 +11,11 @@ from pathlib import Path
 
 import pytest
 from campaigns import check_journal, states
-from fake_slurm import FakeSlurm
 from test_slurm_crash_points import WAITS
 
 from matterstack import Task, Workflow, run_workflow
 from matterstack.runtime.backends.hpc import SlurmBackend
 from matterstack.runtime.opening import open_journal
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    made = FakeSlurm(tmp_path / "slurm")
-    made.use(monkeypatch)
-    yield made
-    made.end()
 
 
 def campaign(here):

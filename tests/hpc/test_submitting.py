@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from fake_slurm import FakeSlurm
 
 from matterstack import Task
 from matterstack.errors import (
@@ -34,12 +33,9 @@ LIMIT = (
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    made = FakeSlurm(tmp_path / "slurm")
-    made.use(monkeypatch)
-    made.order("hold")
-    yield made
-    made.end()
+def slurm(slurm):
+    slurm.order("hold")
+    return slurm
 
 
 @pytest.fixture

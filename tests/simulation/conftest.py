@@ -4,3 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hpc"))  # the fake Slurm, with a real shell
+
+from fake_fixture import slurm
+
+__all__ = ["slurm"]

@@ -6,7 +6,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from fake_slurm import FakeSlurm
 
 from matterstack import Task
 from matterstack.core.evidence import Absence
@@ -21,14 +20,6 @@ from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS
 from matterstack.runtime.backends.hpc.submitting import Submitter
 from matterstack.runtime.backends.hpc.waits import Waits
 from matterstack.runtime.transports.local import LocalTransport
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    made = FakeSlurm(tmp_path / "slurm")
-    made.use(monkeypatch)
-    yield made
-    made.end()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from without_row import TABLES
+from without_row import TABLES, rows_of
 
 ROOT = Path(__file__).parents[3]
 TESTS = "tests/core"
@@ -62,7 +62,7 @@ def rows(place: Path, jobs: int) -> tuple[int, list[str]]:
             raise SystemExit(f"without {mutant} the tests could not be run:\n{ended.stdout}{ended.stderr}")
         return ended.returncode == 1
 
-    mutants = [f"{name}:{row}" for name, table in TABLES.items() for row in range(len(table))]
+    mutants = [f"{name}:{row}" for name in TABLES for row in range(len(rows_of(name)))]
     with ThreadPoolExecutor(jobs) as pool:
         survived = [one for one, killed in zip(mutants, pool.map(noticed, mutants), strict=True) if not killed]
     for one in survived:

@@ -4,11 +4,17 @@ import os
 
 from matterstack.core import machine, reconcile
 
-TABLES = {"local": reconcile.LOCAL_TABLE, "slurm": reconcile.SLURM_TABLE, "machine": machine.TRANSITIONS}
-NAMES = {"local": (reconcile, "LOCAL_TABLE"), "slurm": (reconcile, "SLURM_TABLE"), "machine": (machine, "TRANSITIONS")}
+TABLES = {"local": (reconcile, "LOCAL_TABLE"), "slurm": (reconcile, "SLURM_TABLE"), "machine": (machine, "TRANSITIONS")}
+
+
+def rows_of(table: str) -> list[object]:
+    """Return the rows of one of the tables."""
+    module, name = TABLES[table]
+    return list(getattr(module, name))
+
 
 if mutant := os.environ.get("WITHOUT_ROW"):
-    table, row = mutant.split(":")
-    left = [one for number, one in enumerate(TABLES[table]) if number != int(row)]
-    module, name = NAMES[table]
-    setattr(module, name, type(TABLES[table])(left))
+    chosen, row = mutant.split(":")
+    module, name = TABLES[chosen]
+    left = [one for number, one in enumerate(rows_of(chosen)) if number != int(row)]
+    setattr(module, name, type(getattr(module, name))(left))
