@@ -56,9 +56,11 @@ def until(condition, what: str) -> None:
 class Sshd:
     """Accepts connections itself and gives each to an sshd of its own, so that no port is ever raced for."""
 
-    def __init__(self, directory: Path, keys: Path, *settings: str, listening: bool = True) -> None:
+    def __init__(
+        self, directory: Path, keys: Path, *settings: str, listening: bool = True, program: Path | None = None
+    ) -> None:
         directory.mkdir()
-        self.directory, self.keys = directory, keys
+        self.directory, self.keys, self.program = directory, keys, program or sshd_path()
         self.sessions: list[subprocess.Popen] = []
         shutil.copy(keys / "user.pub", directory / "authorized_keys")
         lines = [SETTINGS.format(keys=keys, directory=directory), *settings]
@@ -122,7 +124,7 @@ class Sshd:
                 line, _ = self._socket.accept()
             except OSError:
                 return
-            command = [sshd_path(), "-i", "-f", self.directory / "config", "-E", self.directory / "log"]
+            command = [self.program, "-i", "-f", self.directory / "config", "-E", self.directory / "log"]
             with line:
                 session = subprocess.Popen(command, stdin=line, stdout=line, start_new_session=True)
             self.sessions.append(session)
