@@ -94,20 +94,31 @@ def test_a_task_behind_an_unknown_end_awaits_a_decision(project):
     )
 
 
-@pytest.fixture
-def stalled(project):
-    """A run without a controller whose job the scheduler will not start; the profile's host is not asked."""
-    told = ev.JobStalled("PartitionNodeLimit", 1_700_000_000.0)
+def left_with(project, *more):
+    """Return the project with a run of one requested task, these events of it, and no controller."""
+    profile = {"name": "local", "backend": "local", "workspace_root": "results", "max_concurrent_tasks": 1}
     facts = [
-        ("demo", ev.RunCreated("k", "demo", "0", {"name": "local", "backend": "local", "workspace_root": "results"})),
+        ("demo", ev.RunCreated("k", "demo", "0", profile)),
         ("demo/one", ev.TaskAdded(0, "h", to_spec(Task("true", "one"), {}))),
         ("demo/one", ev.SubmitRequested(1, "ms-1")),
-        ("demo/one", ev.JobSubmitted("7@demo/one/1")),
-        ("demo/one", told),
+        *[("demo/one", event) for event in more],
     ]
     with open_journal(project.path / ".matterstack/journal.db") as journal:
         journal.append("demo", [NewEvent(type(e).__name__, subject, ev.encode(e)) for subject, e in facts])
     return project
+
+
+@pytest.fixture
+def stalled(project):
+    """A run whose job the scheduler will not start; the profile's host is not asked."""
+    return left_with(project, ev.JobSubmitted("7@demo/one/1"), ev.JobStalled("PartitionNodeLimit", 1_700_000_000.0))
+
+
+def test_a_task_whose_submission_is_in_doubt_awaits_a_controller_that_asks(project):
+    left_with(project, ev.SubmitUnknown("the answer of sbatch was lost"))
+    words = project.ms("explain", "demo", "one", "--no-ask").stdout
+    assert "awaited     a controller that asks whether it was submitted: `matterstack resume demo`" in words
+    assert "has no job: it is PENDING (submitting)" in project.ms("logs", "demo", "one").stderr
 
 
 def test_status_tells_which_jobs_the_scheduler_will_not_start_why_and_since_when(stalled):
