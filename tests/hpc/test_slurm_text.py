@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from matterstack.runtime.backends.hpc import site
 from matterstack.runtime.backends.hpc.accounting import AccountingRow, newest, read_accounting
-from matterstack.runtime.backends.hpc.queue import QueueRow, read_queue
+from matterstack.runtime.backends.hpc.queue import QueueRow, read_own_queue, read_queue
 from matterstack.runtime.backends.hpc.slurm import (
     ENVIRONMENT,
     Answer,
@@ -80,6 +80,11 @@ def test_a_queue_is_read():
         QueueRow(NAME, None, "12", "RUNNING", "", 1795867107.0),
         QueueRow(NAME, 3, "13_3", "PENDING", "JobHeldUser", 1795867107.0),
     ]
+
+
+def test_arrays_of_others_are_not_spread_out():
+    others = "sweep#0-99999|12_[0-99999]|PENDING|None|1|.\n" * 200
+    assert read_own_queue(f"{others}{QUEUE}") == read_queue(QUEUE)
 
 
 def test_noise_around_the_rows_is_no_row():

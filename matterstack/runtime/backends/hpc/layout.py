@@ -11,6 +11,7 @@ META: Final = ".matterstack"  # in an attempt's directory: its scripts and recor
 SUBMISSIONS: Final = f"{META}/submissions"
 STORE: Final = f"{META}/store"
 MAP_ROWS: Final = 16
+OURS: Final = ".ms-"  # is in every job's name: tokens begin so, see `core.token`
 _MARK: Final = "ms1"
 _END: Final = "."
 _SAFE: Final = re.compile(r"[^A-Za-z0-9._-]")

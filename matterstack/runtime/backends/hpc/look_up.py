@@ -13,7 +13,7 @@ from matterstack.core.slurm_words import END, kind_of
 from matterstack.runtime.backends.hpc.accounting import AccountingRow, read_accounting
 from matterstack.runtime.backends.hpc.batch import Batch, place
 from matterstack.runtime.backends.hpc.layout import SUBMISSIONS, read_claim
-from matterstack.runtime.backends.hpc.queue import QueueRow, read_queue
+from matterstack.runtime.backends.hpc.queue import QueueRow, read_own_queue
 from matterstack.runtime.backends.hpc.remote import Remote, answer, asking
 from matterstack.runtime.backends.hpc.slurm import Answer, accounting_by_name_command, queue_command
 from matterstack.runtime.backends.hpc.submit_script import CLAIMS
@@ -65,7 +65,7 @@ def look_up(remote: Remote, wanted: Sequence[Batch], fences: Sequence[str]) -> F
                 ids[batch.key][_base(claim.slurm_id)] = None
     claimed = {key: set(found) for key, found in ids.items()}
     silent = "squeue" if queue[0] is not Answer.YES else "sacct" if accounting[0] is Answer.SILENT else ""
-    rows = read_queue(queue[1])
+    rows = read_own_queue(queue[1])
     if silent != "squeue":  # without it, what accounting lists may be a job that is gone, while another one waits
         by_name = {batch.name: batch.key for batch in wanted}
         for name, slurm_id in _in_order(rows, read_accounting(accounting[1])):

@@ -14,7 +14,7 @@ from matterstack.core.slurm_words import END, ENDING, kind_of, plain_word
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.hpc.accounting import AccountingRow, newest, read_accounting
 from matterstack.runtime.backends.hpc.layout import Claim, Exit, JobRef, job_ref, read_claim, read_exit
-from matterstack.runtime.backends.hpc.queue import QueueRow, read_queue
+from matterstack.runtime.backends.hpc.queue import QueueRow, read_own_queue
 from matterstack.runtime.backends.hpc.remote import Part, Remote, answer, asking
 from matterstack.runtime.backends.hpc.slurm import Answer, accounting_command, queue_command
 from matterstack.runtime.backends.hpc.waits import Waits
@@ -183,7 +183,7 @@ class Monitor:
             words = next((after.text.strip() for after in parts if after.words[:1] == ["code"]), "")
             raise BackendUnavailable(self._remote.transport.name, "ask squeue", words or "it gave no answer")
         _take_records(parts, watched)
-        rows = read_queue(text)
+        rows = read_own_queue(text)
         by_name, by_id = _by_name(rows), {row.slurm_id: row for row in rows}
         now = time.monotonic()
         for one in watched:
@@ -296,8 +296,7 @@ def _row_of(
     if one.identity is not None and not _elsewhere(one):
         return by_name.get((one.identity.name, one.identity.index))
     # Another job of ours has the claim, or nothing is left in the directory: then the id must do.
-    row = by_id.get(_plain(one))
-    return row if row is not None and ".ms-" in row.name else None
+    return by_id.get(_plain(one))
 
 
 def _elsewhere(one: Watched) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from matterstack.core.slurm_words import plain_word
+from matterstack.runtime.backends.hpc.layout import OURS
 from matterstack.runtime.backends.hpc.slurm import indices_of, split_id
 
 _NO_INDEX: Final = ("N/A", "")
@@ -37,6 +38,14 @@ def read_queue(text: str) -> list[QueueRow]:
     Elements that squeue shows together (``12_[0-9]``) get a row each, with an id each.
     """
     return [row for line in text.split("\n") if line.count("|") >= 5 for row in _rows(line.rstrip("\r "))]
+
+
+def read_own_queue(text: str) -> list[QueueRow]:
+    """Return the rows of jobs named as ours, see `layout.job_name`.
+
+    The elements of others' arrays, of which there may be a hundred thousand a line, are not told apart.
+    """
+    return read_queue("\n".join(line for line in text.split("\n") if OURS in line))
 
 
 def _rows(line: str) -> Iterator[QueueRow]:
