@@ -104,7 +104,12 @@ def _reporting(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     report = _command(
         commands, "report", "usage", "write a run as one HTML page, or, with the word usage, what attempts used"
     )
-    report.add_argument("what", metavar="RUN|usage", help="the run to write a page of, or the word usage")
+    report.add_argument(
+        "what",
+        nargs="?",
+        metavar="RUN|usage",
+        help="the run to write a page of, by default the newest, or the word usage",
+    )
     report.add_argument("-o", "--output", metavar="FILE", help="the page; by default RUN.html, - for standard output")
     usage = report.add_argument_group("report usage")
     usage.add_argument("--run", metavar="RUN", help="only this run's; by default all of the journal")

@@ -86,7 +86,7 @@ def _notes(unmeasured: int, efficiencies: Sequence[float | None]) -> Iterator[st
     if unmeasured:
         yield (
             f"Of {number(unmeasured, 'attempt')} memory or CPU time is not known (-); `history_attempt_usage` says why "
-            "of each. What accounting had not told by the end of a run, `matterstack resume RUN` asks for."
+            "of each. On Slurm, `matterstack resume RUN` asks for what accounting had not told yet."
         )
     if any(one is not None for one in efficiencies):
         yield "CPU: the part of the core time that was used. next: what the next campaign might ask for."
