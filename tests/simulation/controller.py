@@ -152,6 +152,7 @@ class Controller:
             self.kill("finds the run held")
             return
         world.trace("controller", self.number, "takes the run")
+        world.holder = self.number
         self._guarded(self._take_up)
 
     def _take_up(self) -> None:
@@ -270,7 +271,12 @@ class Controller:
         self.kill("has finished")
 
     def _check(self) -> None:
-        """Compare what the engine believes with the fold of what is in the journal, where it changed."""
+        """Compare what the engine believes with the fold of what is in the journal, where it changed.
+
+        One that was replaced, and does not know yet, believes what was.
+        """
+        if self.world.holder != self.number:
+            return
         truth = self.world.truth.attempts
         for task, attempt in self.engine.attempts.items():
             if self.seen.get(task) is not attempt:

@@ -148,6 +148,7 @@ class World:
         self.faults = Faults(self, active=faults)
         self.controllers: list[Controller] = []
         self.undecided: set[str] = set()
+        self.holder: int | None = None  # the controller that took the run last
         self.host = self.depth = 0
         self.log: list[tuple[float, tuple[object, ...]]] = []
         self.campaign = _campaign(self.chance, tasks)
