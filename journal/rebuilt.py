@@ -23,7 +23,7 @@ class Rebuilt:
         if self._misfit is None:
             try:
                 self._projection.apply(self._connection, events)
-            except Exception as error:  # noqa: BLE001  whatever it raises says that these events do not fit
+            except Exception as error:  # noqa: BLE001  # whatever it raises says that these events do not fit
                 self._misfit = str(error) or type(error).__name__
 
     def differences(self) -> Iterator[str]:

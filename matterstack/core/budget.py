@@ -19,8 +19,7 @@ BUDGET: Final = "budget_core_hours"  # the key of a profile
 
 def budget_problem(value: object) -> str | None:
     """Return what is wrong with ``value`` as a budget in core hours, or None."""
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if sound and 0 <= value < math.inf:  # type: ignore[operator]  # a number
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
         return None
     return f"must be a number of core hours, 0 or more, not {value!r}"
 

@@ -122,7 +122,7 @@ def backend(tmp_path, place, monkeypatch):
     slurm = FakeSlurm(tmp_path / "slurm")
     slurm.use(monkeypatch)
     unreadable(place)
-    made = SlurmBackend(None, str(tmp_path / "work"), results_root=tmp_path / "results", waits=WAITS)
+    made = SlurmBackend(None, str(tmp_path / "workspace"), results_root=tmp_path / "results", waits=WAITS)
     yield made
     made.close()
     slurm.end()
@@ -135,7 +135,7 @@ def test_a_run_ends_and_its_task_says_what_of_it_is_not_here(backend, tmp_path, 
     with History(tmp_path / "j.db") as history:
         detail = history.task(history.run(None), "a").detail
     assert "not all results are here: 'x' cannot be read: Permission denied" in detail
-    assert f":{tmp_path}/work/w/a/1, copy them from there" in detail
+    assert f":{tmp_path}/workspace/w/a/1, copy them from there" in detail
     assert main(["status", "--journal", str(tmp_path / "j.db"), "--all"]) == 0
     assert "'x' cannot be read: Permission denied" in capsys.readouterr().out
     assert tree(tmp_path / "results/w/a/1") == {"stdout.txt": b"", "stderr.txt": b"", "y": b"2\n"}
