@@ -183,6 +183,7 @@ def test_a_job_directory_that_was_removed_is_lost_and_told(cluster, root, tmp_pa
     backend = backend_of(cluster, root, tmp_path, waits={"absence_s": 4.0})
     job_id = backend.submit(Task("sleep 1", "a"))
     eventually(lambda: backend.poll(job_id).state == "RUNNING", "its start")
+    eventually(lambda: any((root / "_alone").rglob("begun")), "its command")  # its set-up would fail of it
     shutil.rmtree(root / "_alone")
     status = ended(backend, job_id)
     backend.close()
