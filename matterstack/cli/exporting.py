@@ -19,7 +19,7 @@ def export(arguments: argparse.Namespace) -> int:
     path, kind = located(arguments.journal), arguments.format
     if arguments.output == "-" and kind == "rocrate":
         raise MatterStackError("a crate is a directory or a .zip file. Nothing was written; name it with --output.")
-    run = collect(path, arguments.run)
+    run = collect(path, arguments.run, events=kind == "rocrate")
     if arguments.output == "-":
         sys.stdout.writelines(_text(kind, run))
         return 0

@@ -35,7 +35,8 @@ def verify(arguments: argparse.Namespace) -> int:
         if arguments.files:
             told.files(run, outputs.check(path, run, directories))
         if arguments.head:
-            told.head(str(heads.head(path, run)))
+            with open_journal(path, create=False, read_only=True) as journal:
+                told.head(str(heads.head(journal, run)))
     print(as_json({"ok": told.ok, **told.json}) if arguments.json else "\n".join(map(printable, told.lines)))
     return 0 if told.ok else 1
 

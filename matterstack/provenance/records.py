@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +85,10 @@ class AttemptRecord(Struct, frozen=True):
 
 
 class RunRecord(Struct, frozen=True):
-    """A run: its attempts, oldest of each task first, its tasks' specs, and the head of its chain of events."""
+    """A run: its attempts, oldest of each task first, its tasks' specs, and the head of its chain of events.
+
+    ``events`` are all up to that head, as lines of JSON; empty where they were not asked for.
+    """
 
     run: str
     name: str
@@ -107,8 +111,8 @@ class _Requested(Struct, frozen=True):
     profile: Mapping[str, Any]
 
 
-def collect(path: Path, run: str | None = None) -> RunRecord:
-    """Return what the journal at ``path`` knows of a run; None for the newest.
+def collect(path: Path, run: str | None = None, *, events: bool = False) -> RunRecord:
+    """Return what the journal at ``path`` knows of a run; None for the newest. ``events``: with every event of it.
 
     Raises:
         UnknownName: There is no such run.
@@ -116,16 +120,18 @@ def collect(path: Path, run: str | None = None) -> RunRecord:
     """
     with open_journal(path, create=False, read_only=True) as journal, Past(path) as past:
         name = chosen_run(journal, run)
-        specs, requested, user = _requested(journal.read(name))
         left = outputs.recorded(journal, name)
         usage = {(row.task, row.attempt): row for row in past.view("history_attempt_usage", name)}
         rows = past.attempts(run=name)
         (summary,) = [one for one in past.runs() if one.run == name]
         ((version,),) = journal.query("SELECT version FROM runs WHERE run = ?", (name,))
+        # After the attempts, which a controller may go on to change: so each has its request among the events.
+        head = heads.head(journal, name)
+        specs, requested, user = _requested(journal.read(name, limit=head.version))
         attempts = [
             _attempt(row, requested[row.task, row.attempt], left, usage.get((row.task, row.attempt))) for row in rows
         ]
-        lines = list(journal.export(name))
+        lines = list(islice(journal.export(name), head.version)) if events else []
     return RunRecord(
         name,
         summary.name,
@@ -133,7 +139,7 @@ def collect(path: Path, run: str | None = None) -> RunRecord:
         user,
         str(_iso(summary.created_at)),
         _iso(summary.stopped_at),
-        str(heads.head(path, name)),
+        str(head),
         specs,
         attempts,
         lines,

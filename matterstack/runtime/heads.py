@@ -45,10 +45,9 @@ def parse(text: str) -> ChainHead:
     return ChainHead(found["run"], int(found["version"]), found["hash"])
 
 
-def head(path: Path, run: str) -> ChainHead:
+def head(journal: Journal, run: str) -> ChainHead:
     """Return the head of a run's chain as the journal has it now."""
-    with Journal.open(path, create=False, read_only=True) as journal:
-        end = journal.head(run)
+    end = journal.head(run)
     return ChainHead(run, end.version, end.hash.hex())
 
 

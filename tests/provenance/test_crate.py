@@ -63,7 +63,7 @@ TERMS = {term: f"http://schema.org/{term}" for term in SCHEMA} | {
 def written(journal_path, tmp_path):
     """The directory of a crate."""
     pytest.importorskip("rocrate", reason=LACKS)
-    crate.write(collect(journal_path), tmp_path / "crate")
+    crate.write(collect(journal_path, events=True), tmp_path / "crate")
     return tmp_path / "crate"
 
 
@@ -133,7 +133,7 @@ def test_only_known_terms_are_used(graph):
 
 def test_a_name_that_ends_in_zip_gives_a_zipped_crate(journal_path, tmp_path):
     pytest.importorskip("rocrate", reason=LACKS)
-    crate.write(collect(journal_path), tmp_path / "crate.zip", "https://spdx.org/licenses/CC0-1.0")
+    crate.write(collect(journal_path, events=True), tmp_path / "crate.zip", "https://spdx.org/licenses/CC0-1.0")
     with zipfile.ZipFile(tmp_path / "crate.zip") as packed:
         assert "ro-crate-metadata.json" in packed.namelist()
         assert b"https://spdx.org/licenses/CC0-1.0" in packed.read("ro-crate-metadata.json")
@@ -142,7 +142,7 @@ def test_a_name_that_ends_in_zip_gives_a_zipped_crate(journal_path, tmp_path):
 def test_without_the_package_a_sentence_says_how_to_install_it(journal_path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rocrate.rocrate", None)
     with pytest.raises(MatterStackError, match=r"pip install 'matterstack\[rocrate\]'"):
-        crate.write(collect(journal_path), tmp_path / "crate")
+        crate.write(collect(journal_path, events=True), tmp_path / "crate")
     assert not (tmp_path / "crate").exists()
 
 

@@ -8,11 +8,15 @@ import io
 import json
 
 import pytest
-from provenance_run import SHA
+from provenance_run import PLOT, SHA
 
+from journal import NewEvent
+from matterstack.core import events as ev
 from matterstack.errors import UnknownName
+from matterstack.history.past import Past
 from matterstack.provenance import collect, lines
 from matterstack.provenance.records import Controller, Input
+from matterstack.runtime import heads, outputs
 from matterstack.runtime.opening import open_journal
 
 
@@ -54,12 +58,30 @@ def test_hashes_of_inputs_command_and_outputs(journal_path):
 
 
 def test_the_head_is_that_of_the_run_and_the_events_are_all_of_it(journal_path):
-    run = collect(journal_path)
+    run = collect(journal_path, events=True)
     with open_journal(journal_path) as journal:
         end = journal.head("scan")
     assert run.head == f"ms1:scan:{end.version}:{end.hash.hex()}"
     assert json.loads(run.events[-1])["hash"] == end.hash.hex()
     assert len(run.events) == end.version
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(outputs, "recorded"), (Past, "view"), (Past, "attempts"), (Past, "runs"), (heads, "head")]
+)
+def test_a_controller_may_go_on_meanwhile(journal_path, monkeypatch, owner, name):
+    asked = getattr(owner, name)
+
+    def overtaken(*arguments, **options):
+        found = asked(*arguments, **options)
+        with open_journal(journal_path) as journal:
+            for event in (ev.TaskChanged(1, "h3", PLOT), ev.SubmitRequested(2, "t4")):
+                journal.append("scan", [NewEvent(type(event).__name__, "scan/plot", ev.encode(event))])
+        return found
+
+    monkeypatch.setattr(owner, name, overtaken)
+    run = collect(journal_path, events=True)
+    assert run.head.split(":")[2] == str(len(run.events))
 
 
 def test_nothing_of_the_way_to_the_cluster_is_exported(journal_path):
