@@ -11,11 +11,11 @@ from typing import Any, Final
 from matterstack import api
 from matterstack.cli.text import as_json, number
 from matterstack.core.schedule import Schedule
-from matterstack.core.workflow import OutputRef, Task, Workflow, id_problem
-from matterstack.errors import RunError
+from matterstack.core.workflow import OutputRef, Task, Workflow
 from matterstack.runtime import staging
 from matterstack.runtime.backends.base import ComputeBackend, Submission
 from matterstack.runtime.opening import find_journal
+from matterstack.runtime.prepare import checked_run_id
 from matterstack.runtime.settings import Settings
 
 # The real ones depend on the journal, which is not opened.
@@ -25,9 +25,7 @@ _DIRECTIVE: Final = "#SBATCH "
 
 def dry_run(workflow: Workflow, arguments: argparse.Namespace) -> int:
     """Print what would be submitted; connect to nothing, write nothing."""
-    run = arguments.run_id or workflow.name
-    if problem := id_problem(run):
-        raise RunError(f"run id {run!r}: {problem}. Nothing was started.")
+    run = checked_run_id(workflow, arguments.run_id)
     needs = workflow.dependencies()
     named = {task.profile for task in workflow if task.profile}
     settings = api.chosen_settings(arguments.profile, None, find_journal(arguments.journal), arguments.config, named)

@@ -11,11 +11,11 @@ from matterstack.cli.dry_run import check_inputs
 from matterstack.cli.running import budget_from
 from matterstack.cli.text import as_json, number, table
 from matterstack.core.budget import hours
-from matterstack.core.workflow import Workflow, id_problem
-from matterstack.errors import RunError, UnknownName
+from matterstack.core.workflow import Workflow
 from matterstack.runtime.estimate import Estimate, TaskEstimate, Wishes
 from matterstack.runtime.estimate import estimate as estimated
 from matterstack.runtime.opening import find_journal
+from matterstack.runtime.prepare import checked_run_id
 
 _LISTED: Final = 20
 _NAMED: Final = 4
@@ -23,12 +23,7 @@ _NAMED: Final = 4
 
 def estimate(workflow: Workflow, arguments: argparse.Namespace) -> int:
     """Print what the workflow can use at worst; connect to nothing, write nothing."""
-    run = arguments.run_id or workflow.name
-    if problem := id_problem(run):
-        raise RunError(f"run id {run!r}: {problem}. Nothing was started.")
-    for task in arguments.rerun:
-        if task not in workflow:
-            raise UnknownName("task", task, workflow.tasks, "Nothing was started")
+    run = checked_run_id(workflow, arguments.run_id, arguments.rerun)
     check_inputs(workflow)
     journal = find_journal(arguments.journal)
     named = {task.profile for task in workflow if task.profile}

@@ -16,8 +16,8 @@ from matterstack.core.machine import Reason, State
 from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
 from matterstack.core.spec import spec_hash
-from matterstack.core.workflow import Workflow
-from matterstack.errors import RunError
+from matterstack.core.workflow import Workflow, id_problem
+from matterstack.errors import RunError, UnknownName
 from matterstack.runtime.specs import JournalSpecs, WorkflowSpecs
 from matterstack.runtime.state import KnownTask, known_tasks
 
@@ -39,6 +39,25 @@ class Plan(Struct):
             "dropped": [t for t, e in self.facts if isinstance(e, ev.TaskDropped)],
         }
         return "; ".join(f"{what}: {_listed(tasks)}" for what, tasks in groups.items() if tasks)
+
+
+def checked_run_id(workflow: Workflow, run_id: str | None, rerun: Iterable[str] = ()) -> str:
+    """Return the id to run the workflow under: the one given, else its name.
+
+    Raises:
+        RunError: It cannot be one.
+        UnknownName: A task that is to run again is not in the workflow.
+    """
+    chosen = run_id or workflow.name
+    problem = (
+        id_problem(chosen) if chosen else "must be given: the workflow has no name; pass run_id, or Workflow(name)"
+    )
+    if problem:
+        raise RunError(f"run id {chosen!r}: {problem}. Nothing was started.")
+    for task_id in rerun:
+        if task_id not in workflow:
+            raise UnknownName("task", task_id, workflow.tasks, "Nothing was started")
+    return chosen
 
 
 def make_plan(

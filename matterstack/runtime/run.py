@@ -19,7 +19,7 @@ from matterstack.core.machine import FAILED, State
 from matterstack.core.notices import ON, RUN_FINISHED, of_run
 from matterstack.core.policy import UNDECIDED
 from matterstack.core.schedule import Schedule
-from matterstack.core.workflow import Workflow, id_problem
+from matterstack.core.workflow import Workflow
 from matterstack.errors import MatterStackError, RunBusy, RunError, UnknownName
 from matterstack.runtime import outputs
 from matterstack.runtime.backends.local import processes
@@ -30,7 +30,7 @@ from matterstack.runtime.notices import load_notices, telling
 from matterstack.runtime.offers import RunFacts, Specs
 from matterstack.runtime.opening import chosen_run, open_journal, take_lease
 from matterstack.runtime.owed import is_owed, take_over
-from matterstack.runtime.prepare import Plan, make_plan, record_plan, refuse_live, wished
+from matterstack.runtime.prepare import Plan, checked_run_id, make_plan, record_plan, refuse_live, wished
 from matterstack.runtime.requests import Inbox, user
 from matterstack.runtime.result import WorkflowResult
 from matterstack.runtime.settings import Settings, check_files, lanes_of, place_of
@@ -65,16 +65,8 @@ def run(workflow: Workflow, path: Path, settings: Settings, run_id: str | None, 
         JournalError: The journal cannot be opened or written.
         KeyboardInterrupt: It was interrupted; running tasks go on.
     """
-    run_id = run_id or workflow.name
-    problem = (
-        id_problem(run_id) if run_id else "must be given: the workflow has no name; pass run_id, or Workflow(name)"
-    )
-    if problem:
-        raise RunError(f"run id {run_id!r}: {problem}. Nothing was started.")
+    run_id = checked_run_id(workflow, run_id, options.rerun)
     needs = workflow.dependencies()
-    for task_id in options.rerun:
-        if task_id not in workflow:
-            raise UnknownName("task", task_id, workflow.tasks, "Nothing was started")
     settings = settings.with_budget(options.budget)
     check_files(workflow, settings)
     specs = WorkflowSpecs(workflow)
