@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from matterstack import api
@@ -69,11 +70,12 @@ def budget_from(arguments: argparse.Namespace) -> float | None:
     Raises:
         RunError: It is none.
     """
-    text = arguments.budget
-    try:
-        return None if text is None else checked_budget(float(text))
-    except ValueError:
-        return checked_budget(text)
+    if arguments.budget is None:
+        return None
+    budget: object = arguments.budget
+    with suppress(ValueError):
+        budget = float(arguments.budget)
+    return checked_budget(budget)
 
 
 def go_on(arguments: argparse.Namespace, options: Options) -> int:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -54,7 +55,6 @@ def write(run: RunRecord, target: Path, license_url: str = "") -> None:
             "`pip install 'matterstack[rocrate]'`, or use --format jsonl."
         ) from error
     crate = _Crate(ROCrate(version="1.1"), run)
-    crate.people()
     crate.describe(license_url)
     crate.actions()
     with warnings.catch_warnings():
@@ -69,6 +69,7 @@ class _Crate:
     def __init__(self, crate: Any, run: RunRecord) -> None:
         self.crate, self.run = crate, run
         self._files: dict[str, Any] = {}
+        self._agents: dict[str, Any] = {}
 
     def _add(self, _id: str, kind: str | list[str], /, **properties: Any) -> Any:
         from rocrate.model.contextentity import ContextEntity
@@ -121,17 +122,6 @@ class _Crate:
         }
         return self.crate.add_file(io.StringIO(text), name, properties=properties)
 
-    def people(self) -> None:
-        """Name the program, and whoever started it."""
-        self.program = self._add(
-            _MATTERSTACK,
-            "SoftwareApplication",
-            name="MatterStack",
-            softwareVersion=self.run.version,
-            url="https://pypi.org/project/matterstack/",
-        )
-        self._agents: dict[str, Any] = {}
-
     def _agent(self, user: str) -> Any:
         if user not in self._agents:
             self._agents[user] = self._add(f"#user-{_quoted(user)}", "Person", name=user) if user else None
@@ -170,7 +160,13 @@ class _Crate:
             f"#engine-run-{_quoted(run.run)}",
             "OrganizeAction",
             name="Run by MatterStack",
-            instrument=self.program,
+            instrument=self._add(
+                _MATTERSTACK,
+                "SoftwareApplication",
+                name="MatterStack",
+                softwareVersion=run.version,
+                url="https://pypi.org/project/matterstack/",
+            ),
             agent=self._agent(run.user),
             startTime=_second(run.created_at),
             endTime=_second(run.stopped_at),
@@ -280,8 +276,6 @@ def _single(value: Any) -> Any:
 
 
 def _quoted(text: str) -> str:
-    from urllib.parse import quote
-
     return quote(text, safe="")
 
 

@@ -27,7 +27,8 @@ def checked_budget(value: object) -> float:
     """
     if problem := budget_problem(value):
         raise RunError(f"the budget {problem}. Nothing was started.")
-    return float(value)  # type: ignore[arg-type]  # a number
+    assert isinstance(value, (int, float))  # else there is a problem
+    return float(value)
 
 
 def budget_of(profiles: Iterable[Mapping[str, Any]]) -> float | None:
