@@ -28,7 +28,6 @@ from matterstack.errors import (
 )
 from matterstack.runtime import staging
 from matterstack.runtime.backends.base import LOG_BYTES, ComputeBackend, Submission
-from matterstack.runtime.backends.hpc.barring import bar
 from matterstack.runtime.backends.hpc.batch import batches, place
 from matterstack.runtime.backends.hpc.job_script import array_key
 from matterstack.runtime.backends.hpc.layout import META, JobRef, job_ref
@@ -250,10 +249,9 @@ class SlurmBackend(ComputeBackend):
         with self._lock:
             self._news = False
             found = self._monitor.poll([job_id for job_id in job_ids if job_id not in self._ends])
-            over = {job_id: one for job_id, one in found.items() if status_of(one).state in (COMPLETED, FAILED)}
-            begun = bar(self._remote, over)
-            found = {job_id: one for job_id, one in found.items() if job_id not in begun}
-            self._ends.update((job_id, one) for job_id, one in over.items() if job_id not in begun)
+            for job_id, evidence in found.items():
+                if status_of(evidence).state in (COMPLETED, FAILED):
+                    self._ends[job_id] = evidence
             self._cancel_again(found)
             ended = {job_id: self._ends[job_id] for job_id in job_ids if job_id in self._ends}
             here = {job_id: self._noted(job_id, one) for job_id, one in ended.items() if self._is_here(job_id, one)}
