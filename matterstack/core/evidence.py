@@ -109,6 +109,7 @@ class SlurmEvidence(Struct, frozen=True):
     command began). ``note``: words that go into the detail. ``second_start``: a start found the claim taken.
     ``fell_at_start``: accounting has it cancelled by nobody, or by Slurm's own user, within a second of its start:
     what a controller does to jobs whose ids it had forgotten and used again.
+    ``over``: why the attempt has ended, where a controller took the claim to keep it from beginning; else empty.
     """
 
     queue: str = ""
@@ -133,6 +134,7 @@ class SlurmEvidence(Struct, frozen=True):
     note: str = ""
     second_start: bool = False
     fell_at_start: bool = False
+    over: str = ""
     never_began: bool = False
 
 

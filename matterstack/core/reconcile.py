@@ -150,10 +150,12 @@ _SlurmRule = tuple[Callable[[_Case], bool], State | Verdict, Reason | None, str]
 BY_WORD: Final = None  # the reason follows from Slurm's word
 _NO_END: Final = "it is in no queue any more and no end was recorded"
 
-# First row that holds decides. The live queue outranks all, our exit record outranks Slurm's word for the end
-# where it tells of success, and absence is an end only after the deadline.
+# First row that holds decides. An end that was decided before outranks all, the live queue all else, our exit record
+# Slurm's word for the end where it tells of success; and absence is an end only after the deadline.
 SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     # witnesses                                       verdict        reason                 in words
+    # it was decided before: no job of it begins any more
+    (lambda c: c.e.over != "" and not c.e.claimed,    FAILED,        BY_WORD,               "it ended before it began"),
     # the queue has a live row, or has not answered
     (lambda c: c.queue is Kind.UNKNOWN,               AS_BEFORE,     None,
      "Slurm's word {word} is not known"),
@@ -261,7 +263,7 @@ def _case(evidence: SlurmEvidence) -> _Case:
 def _slurm_rule(case: _Case) -> tuple[State | Verdict, Reason | None, str]:
     verdict, reason, words = next(row[1:] for row in SLURM_TABLE if row[0](case))
     if verdict is FAILED and reason is BY_WORD:
-        reason = REASONS[case.word]
+        reason = Reason(case.e.over) if case.e.over else REASONS[case.word]
     shown = case.word or case.e.queue or case.e.accounting
     return verdict, reason, words.replace("{word}", shown)
 

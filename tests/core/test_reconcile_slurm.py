@@ -175,6 +175,9 @@ def test_every_word_of_an_end_but_completed_has_a_reason():
         ),
         ({"accounting": "FAILED", "accounting_exit_code": 1, "absent": BRIEF}, AS_BEFORE),
         ({"accounting": "FAILED", "accounting_exit_code": 1, "absent": GRACE}, (FAILED, "NODE_FAIL")),
+        ({"over": "PREEMPTED", "absent": LONG}, (FAILED, "PREEMPTED")),
+        ({"over": "CANCELLED", "queue": "PENDING"}, (FAILED, "CANCELLED")),
+        ({"over": "CANCELLED", "queue": "RUNNING", "claimed": True}, RUNNING),
         ({"queue": "FAILED", "claimed": True, "absent": BRIEF, "accounting_answered": True}, AS_BEFORE),
         ({"queue": "FAILED", "claimed": True, "absent": BRIEF}, (FAILED, "EXIT_CODE")),
         ({"accounting": "FAILED", "accounting_exit_code": 75, "claimed": True, "absent": SETTLED}, AS_BEFORE),
@@ -263,6 +266,7 @@ def test_every_row_of_the_table_decides_somewhere():
             deciding.add(next(i for i, row in enumerate(SLURM_TABLE) if row[0](case)))
     for more in (
         {"queue": "CANCELLED", "accounting": "", "accounting_answered": True},
+        {"over": "CANCELLED", "claimed": False},
         {"fell_at_start": True},
         {"queue": "CANCELLED", "accounting": "", "accounting_answered": True, "exit_code": 143},
         {"fell_at_start": True, "exit_code": 143},

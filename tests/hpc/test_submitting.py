@@ -209,11 +209,26 @@ def test_absence_counts_only_when_every_witness_answered(slurm, submitter, silen
     assert settled(one, lone(again=True)) == "2@run/a/1"
 
 
-def test_a_late_shell_finds_the_fence_and_does_not_submit(slurm, submitter, tmp_path):
-    """A shell that took the claim and was stopped before sbatch, and wakes up after it was given up."""
+def asleep(tmp_path):
+    """Leave what a shell of attempt ms-a leaves that sleeps between its fence and sbatch; return where."""
     place = tmp_path / "workspace/.matterstack/submissions/ms-a"
     (place / "claim.1.1").mkdir(parents=True)
     (place / "claim.1.1/indices").write_text("\n")
+    return place
+
+
+@pytest.fixture
+def records(tmp_path):
+    """The records of attempt ms-a, which lies ready."""
+    made = tmp_path / "workspace/run/a/1/.matterstack"
+    made.mkdir(parents=True)
+    (made / "secrets").write_text("KEY=1\n")
+    return made
+
+
+def test_a_late_shell_finds_the_fence_and_does_not_submit(slurm, submitter, tmp_path):
+    """A shell that took the claim and was stopped before sbatch, and wakes up after it was given up."""
+    place = asleep(tmp_path)
     one = submitter(settle_s=0.0)
     assert settled(one, lone(again=True)) == "1@run/a/1"
     assert (place / "fence.1.1").exists()
@@ -247,9 +262,7 @@ def test_absence_is_looked_at_again_when_the_cluster_could_not_be_reached_since(
 @pytest.mark.parametrize("same", [True, False])
 def test_a_shell_that_wakes_up_behind_later_tries_is_found(slurm, submitter, tmp_path, same):
     """It was past its fence; tries after it were refused for now, which says nothing of it."""
-    place = tmp_path / "workspace/.matterstack/submissions/ms-a"
-    (place / "claim.1.1").mkdir(parents=True)
-    (place / "claim.1.1/indices").write_text("\n")
+    asleep(tmp_path)
     one = submitter(settle_s=0.0)
     slurm.order("refuse", "sbatch: error: QOSMaxSubmitJobPerUserLimit")
     assert isinstance(settled(one, lone(again=True)), SubmitHeld)
@@ -263,6 +276,57 @@ def test_a_shell_that_wakes_up_behind_later_tries_is_found(slurm, submitter, tmp
         (late / name).write_text(text)
     assert settled(one if same else submitter(settle_s=0.0), lone(again=not same)) == "7@run/a/1"
     assert slurm.calls("sbatch") == tries
+
+
+class AwakesBefore(LocalTransport):
+    """A shell that slept submits, and its job begins, before the command that has these words is run; once."""
+
+    def __init__(self, words, records):
+        super().__init__()
+        self.words, self.records = words, records
+
+    def run(self, script, **more):
+        if self.words in script and not (self.records / "claim").exists():
+            (self.records / "claim").write_text("ms1 ms-a 7 0 100.0 n1 77 .\n")
+        return super().run(script, **more)
+
+
+OVER = {
+    "refused": ({}, SubmitRefusedError, "SUBMIT_REFUSED"),
+    "cancelled": ({"cancelled": True}, SubmitAbsentError, "CANCELLED"),
+}
+
+
+@pytest.mark.parametrize("how", OVER)
+def test_what_is_over_begins_no_more_though_a_shell_may_still_submit_it(slurm, submitter, tmp_path, records, how):
+    more, error, reason = OVER[how]
+    asleep(tmp_path)
+    slurm.order("refuse", REFUSAL)
+    assert isinstance(settled(submitter(settle_s=0.0), lone(again=True, **more)), error)
+    assert (records / "claim").read_text() == f"ms1 over {reason} .\n"
+    assert not (records / "secrets").exists()
+
+
+@pytest.mark.parametrize("how", OVER)
+@pytest.mark.parametrize("same", [True, False])
+def test_what_has_begun_before_it_was_called_over_is_found(slurm, submitter, tmp_path, records, how, same):
+    asleep(tmp_path)
+    slurm.order("refuse", REFUSAL)
+    one = submitter(AwakesBefore("ms1 over", records), settle_s=0.0)
+    begun = lone(again=True, **OVER[how][0])
+    while not (records / "claim").exists():
+        (answer,) = one.submit([begun])
+        assert isinstance(answer, SubmitInDoubt)
+        time.sleep(0.1)
+    assert settled(one if same else submitter(settle_s=0.0), begun) == "7@run/a/1"
+
+
+def test_a_withdrawal_that_was_done_twice_is_one(slurm, submitter, tmp_path):
+    for number in (1, 2):
+        claim = tmp_path / f"workspace/.matterstack/submissions/ms-a/claim.1.{number}"
+        claim.mkdir(parents=True)
+        (claim / "withdrawn").touch()
+    assert isinstance(submitter().submit([lone(cancelled=True)])[0], SubmitAbsentError)
 
 
 def test_of_two_jobs_the_first_is_taken_and_the_other_ended(slurm, submitter):

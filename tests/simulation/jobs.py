@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from matterstack.runtime.backends.hpc.layout import read_claim
 from simulation.files import DiskFull
 from simulation.timeline import EPOCH
 
@@ -109,8 +110,9 @@ class Run:
         files = self.world.files
         name = f"{self.meta}/claim"
         for old in files.names(self.meta, "claim", seen=False):
-            _, _, job, count, *_ = (files.on_node(f"{self.meta}/{old}") or "").split()
-            again = self.job.requeue and job == self.job.shown and int(count) < self.restart
+            claim = read_claim(files.on_node(f"{self.meta}/{old}") or "")
+            mine = claim is not None and claim.slurm_id == self.job.shown
+            again = self.job.requeue and mine and claim.restart < self.restart
             if not again and REFUSE in self.job.text:
                 return self._refuse()
             name = f"{self.meta}/claim.{self.restart}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from matterstack.runtime.backends.hpc.barring import BAR
 from matterstack.runtime.backends.hpc.layout import SUBMISSIONS
 from matterstack.runtime.backends.hpc.look_up import CLAIMS
 from matterstack.runtime.backends.hpc.monitoring import _LEFT, _RECORDS
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 Steps = Generator[float, None, None]
 BLOCKS = {
     FUNCTIONS: "@functions",
+    BAR: "@bar",
     _RECORDS: "@records",
     _LEFT: "@left",
     CLAIMS: "@claims",
@@ -132,11 +135,13 @@ class Shell:
     def _command(self, line: str) -> Steps:  # noqa: C901, PLR0912  # a case a command
         word = line.split(maxsplit=1)[0]
         match word:
-            case "@functions" | "@contents" | "@upstream" | "(" | ")" | "fresh" | "shelve" | "put":
+            case "@functions" | "@bar" | "@contents" | "@upstream" | "(" | ")" | "fresh" | "shelve" | "put":
                 pass
             case "try_one":
                 self.kind = "try"
                 yield from self._try_one(*line.split()[1:])
+            case "bar":
+                self._bar(*line.split()[1:])
             case "true":
                 yield from self._fence(line)
             case "kill" | "{" if "ms_alive" in line:  # signs of life beside a slow command, which change nothing
@@ -410,6 +415,16 @@ class Shell:
             self.files.write(f"{found[1]}/cancel", "")
             if found[2]:
                 self.files.remove(f"{found[1]}/secrets")
+
+    def _bar(self, records: str, reason: str) -> None:
+        if not self.files.is_directory(records):
+            return
+        with suppress(DiskFull):
+            self.files.link(f"{records}/claim", f"ms1 over {reason} .", 0.0)
+        line = self.files.on_node(f"{records}/claim") or ""
+        if line.startswith("ms1 over "):
+            self.files.remove(f"{records}/secrets")
+        self._say("bar", records.rpartition("/")[0], line)
 
     # ---- staging ------------------------------------------------------------------------------------
 

@@ -110,7 +110,9 @@ class Truth:
                 self.attempts[task] = Attempt(task)
                 continue
             before = self.attempts[task]
-            self.attempts[task] = evolve(before, event)
+            after = self.attempts[task] = evolve(before, event)
+            if before.token and after.state is FAILED and after.reason not in ("LOST", "INTERRUPTED"):
+                self.final[before.token] = str(after.reason)
             self._judge(task, before, event)
 
     def _judge(self, task: str, before: Attempt, event: ev.Event) -> None:
@@ -124,8 +126,6 @@ class Truth:
                 if 0 not in [code for code, _ in self.exits.get(before.token, ())]:
                     self.violate(f"task {task} is recorded as COMPLETED, and no record says so")
             case ev.TaskFailed():
-                if before.token and event.reason not in ("LOST", "INTERRUPTED"):
-                    self.final[before.token] = event.reason
                 if problem := self._unproved(before, event):
                     self.violate(f"task {task} is recorded as FAILED({event.reason}): {problem}")
             case ev.SubmitRefused():

@@ -28,6 +28,7 @@ from matterstack.errors import (
 )
 from matterstack.runtime import staging
 from matterstack.runtime.backends.base import LOG_BYTES, ComputeBackend, Submission
+from matterstack.runtime.backends.hpc.barring import bar_ended
 from matterstack.runtime.backends.hpc.batch import batches, place
 from matterstack.runtime.backends.hpc.job_script import array_key
 from matterstack.runtime.backends.hpc.layout import META, JobRef, job_ref
@@ -249,9 +250,10 @@ class SlurmBackend(ComputeBackend):
         with self._lock:
             self._news = False
             found = self._monitor.poll([job_id for job_id in job_ids if job_id not in self._ends])
-            for job_id, evidence in found.items():
-                if status_of(evidence).state in (COMPLETED, FAILED):
-                    self._ends[job_id] = evidence
+            over = {job_id: one for job_id, one in found.items() if status_of(one).state in (COMPLETED, FAILED)}
+            for job_id in bar_ended(self._remote, over):
+                del found[job_id], over[job_id]
+            self._ends |= over
             self._cancel_again(found)
             ended = {job_id: self._ends[job_id] for job_id in job_ids if job_id in self._ends}
             here = {job_id: self._noted(job_id, one) for job_id, one in ended.items() if self._is_here(job_id, one)}

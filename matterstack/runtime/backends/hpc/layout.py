@@ -7,6 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from matterstack.core.machine import Reason
+
 META: Final = ".matterstack"  # in an attempt's directory: its scripts and records; under the root: everything shared
 SUBMISSIONS: Final = f"{META}/submissions"
 STORE: Final = f"{META}/store"
@@ -20,6 +22,7 @@ _JOB_ID: Final = re.compile(
     r"@(?P<directory>[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+)",
     re.ASCII,
 )
+_REASONS: Final = frozenset(reason.value for reason in Reason)
 _WHOLE: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?", re.ASCII)
 _NAME_MAX: Final = 24  # of the task's id, so that squeue stays readable
@@ -92,6 +95,13 @@ def read_claim(line: str) -> Claim | None:
     except ValueError:
         return None
     return claim if (mark, end) == (_MARK, _END) else None
+
+
+def read_over(line: str) -> str:
+    """Return why an attempt was over, of a line ``ms1 over REASON .`` in place of its claim; empty where it is none."""
+    words = line.split()
+    decided = len(words) == 4 and (words[0], words[1], words[3]) == (_MARK, "over", _END)
+    return words[2] if decided and words[2] in _REASONS else ""
 
 
 def read_exit(line: str) -> Exit | None:

@@ -13,7 +13,7 @@ from matterstack.core.reconcile import MAY_COME_BACK
 from matterstack.core.slurm_words import END, ENDING, kind_of, plain_word
 from matterstack.errors import BackendUnavailable
 from matterstack.runtime.backends.hpc.accounting import AccountingRow, newest, read_accounting
-from matterstack.runtime.backends.hpc.layout import Claim, Exit, JobRef, job_ref, read_claim, read_exit
+from matterstack.runtime.backends.hpc.layout import Claim, Exit, JobRef, job_ref, read_claim, read_exit, read_over
 from matterstack.runtime.backends.hpc.queue import QueueRow, read_own_queue
 from matterstack.runtime.backends.hpc.remote import Part, Remote, answer, asking
 from matterstack.runtime.backends.hpc.slurm import Answer, accounting_command, queue_command
@@ -103,6 +103,7 @@ class Watched(Struct):
     cancel_requested: bool = False
     gone: bool = False
     second_start: bool = False
+    over: str = ""
     unbegun: bool = False
     note: str = ""
 
@@ -244,6 +245,7 @@ class Monitor:
             ended_at=end.ended_at if end else accounting.end if accounting else None,
             node=end.node if end else claim.node if claim else "",
             note=one.note,
+            over=one.over,
         )
 
     def _absence(self, one: Watched, asked_at: float) -> Absence:
@@ -318,6 +320,7 @@ def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
                 places[directory].identity = read_identity(" ".join(words)) or places[directory].identity
             case ["claim", directory, *words] if directory in places:
                 _take_claim(places[directory], read_claim(" ".join(words)))
+                places[directory].over = places[directory].over or read_over(" ".join(words))
             case ["exit", directory, *words] if directory in places:
                 _take_exit(places[directory], read_exit(" ".join(words)))
             case ["cancel", directory] if directory in places:

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from matterstack.core.machine import Reason
 from matterstack.errors import (
+    AccessError,
     BackendUnavailable,
     MatterStackError,
     SubmitAbsentError,
@@ -19,12 +21,13 @@ from matterstack.errors import (
     SubmitRefusedError,
 )
 from matterstack.runtime.backends.base import Submission
+from matterstack.runtime.backends.hpc.barring import bar
 from matterstack.runtime.backends.hpc.batch import Batch, batches, place
 from matterstack.runtime.backends.hpc.look_up import Found, look_up
 from matterstack.runtime.backends.hpc.remote import Part, Remote
 from matterstack.runtime.backends.hpc.replies import Accepted, Doubt, Held, Refused, read_reply
 from matterstack.runtime.backends.hpc.slurm import indices_of
-from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS, mark_cancelled
+from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS
 from matterstack.runtime.backends.hpc.waits import Waits
 
 _AGAIN_MIN_S: Final = 2.0
@@ -93,6 +96,7 @@ class Submitter:
             todo = [batch for batch in todo if batch not in known or batch.key in looked]
         if todo:
             self._submit(todo, answers)
+        self._bar(submissions, answers)
         return [answers[one.token] for one in submissions]
 
     # ---- looking at what is there -------------------------------------------------------------------
@@ -105,18 +109,18 @@ class Submitter:
         for batch in known:
             *earlier, found = tried[batch.key]
             reply = _reply(found)
-            if doubtful := [one for one in earlier if not isinstance(_reply(one), Refused | Held)]:
+            if doubtful := [one for one in earlier if not _came_to_nothing(one)]:
                 self._unsure[batch.key] = doubtful[-1], time.monotonic()
             match reply:
                 case Accepted():
                     self._accept(batch, found, reply, answers)
-                case _ if found.what == "withdrawn":
-                    self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
+                case _ if found.what == "withdrawn" and batch.key not in self._unsure:
+                    self._all(batch, _withdrawn(), answers)
                 case Refused() | Held():  # proved not submitted; whether it is taken now is another question
                     self._settled[batch.key] = found.number
                     doubts += self._left_open(batch)
                     open_.add(batch.key)
-                case _ if found.what == "none":
+                case _ if found.what in ("none", "withdrawn"):
                     doubts += self._left_open(batch)
                     open_.add(batch.key)
                 case _:
@@ -189,14 +193,13 @@ class Submitter:
         for batch in going:
             for member in batch.members:
                 if member.cancelled:
-                    answers[member.token] = SubmitAbsentError("cancelled before it was submitted")
+                    answers[member.token] = _withdrawn()
                 elif member.token in problems:
                     answers[member.token] = problems[member.token]
             left = tuple(member for member in batch.wanted if member.token not in problems)
             if left:
                 ready.append(Batch(batch.token, batch.gen, batch.name, left))
-        dropped = [member for batch in going for member in batch.members if member.cancelled]
-        tried = self._try("submit", ready, dropped) if ready else {}
+        tried = self._try("submit", ready) if ready else {}
         held = ""
         for batch in ready:
             held = self._answer(batch, tried[batch.key][-1], held, answers) or held
@@ -219,6 +222,8 @@ class Submitter:
             return ""
         reply = _reply(tried)
         match reply:
+            case _ if tried.what == "withdrawn":
+                self._all(batch, _withdrawn(), answers)
             case Accepted():
                 self._accept(batch, tried, reply, answers)
             case Refused():
@@ -235,26 +240,30 @@ class Submitter:
 
     def _withdraw(self, unwanted: Sequence[Batch], answers: dict[str, Answer]) -> None:
         """Take the submit claim of cancelled submissions, so that no late shell can submit them."""
-        dropped = [member for batch in unwanted for member in batch.members]
-        for key, (*_, tried) in self._try("withdraw", unwanted, dropped).items():
-            batch = next(one for one in unwanted if one.key == key)
-            if tried.what == "withdrawn":
-                self._all(batch, SubmitAbsentError("cancelled before it was submitted"), answers)
-            else:
-                self._all(batch, SubmitInDoubt("another command has submitted it", again_s=_AGAIN_MIN_S), answers)
+        tried = self._try("withdraw", unwanted)
+        for batch in unwanted:
+            self._answer(batch, tried[batch.key][-1], "", answers)
 
-    def _try(self, mode: str, todo: Sequence[Batch], cancelled: Iterable[Submission] = ()) -> dict[str, list[Tried]]:
-        """Return by key what stands of each batch's tries, the newest last, after one try where ``mode`` says so.
+    def _bar(self, submissions: Sequence[Submission], answers: dict[str, Answer]) -> None:
+        """Let nothing begin any more of what is over; what has begun by now is in doubt, and found by its claim.
 
-        A job that a shell submits too late, minutes after its look at the fence, starts nothing of those cancelled.
+        A shell may submit minutes after its look at the fence.
         """
-        marks = [mark_cancelled(place(one)) for one in cancelled]
+        over = {place(one): one for one in submissions if one.again or one.cancelled}
+        reasons = {at: reason for at, one in over.items() if (reason := _over(one, answers[one.token])) is not None}
+        for directory in bar(self._remote, reasons):
+            one = over[directory]
+            self._unsure.setdefault(batches([one])[0].key, (Tried("claimed"), time.monotonic()))
+            answers[one.token] = SubmitInDoubt("a job of it has begun", again_s=_AGAIN_MIN_S)
+
+    def _try(self, mode: str, todo: Sequence[Batch]) -> dict[str, list[Tried]]:
+        """Return by key what stands of each batch's tries, the newest last, after one try where ``mode`` says so."""
         calls = [
             f"try_one {mode} {batch.token} {batch.gen} {self._behind(batch.key)} {batch.indices}".rstrip()
             for batch in todo
         ]
         gens = {batch.token: batch.key for batch in todo}
-        parts = self._remote.ask("\n".join([FUNCTIONS, *marks, *calls]))
+        parts = self._remote.ask("\n".join([FUNCTIONS, *calls]))
         found: dict[str, list[Tried]] = {}
         for token, tried in _tried(parts):
             found.setdefault(gens[token], []).append(tried)
@@ -304,6 +313,26 @@ def _tried(parts: Iterable[Part]) -> Iterable[tuple[str, Tried]]:
 
 def _reply(tried: Tried) -> Accepted | Refused | Held | Doubt:
     return read_reply(tried.code, tried.out, tried.err) if tried.what == "receipt" else Doubt("")
+
+
+def _came_to_nothing(tried: Tried) -> bool:
+    """Return whether it is proved that this try submitted nothing."""
+    return tried.what == "withdrawn" or isinstance(_reply(tried), Refused | Held)
+
+
+def _withdrawn() -> SubmitAbsentError:
+    return SubmitAbsentError("cancelled before it was submitted")
+
+
+def _over(submission: Submission, answer: Answer) -> Reason | None:
+    """Return why the attempt is over with this answer, None where it is not."""
+    match answer:
+        case SubmitAbsentError() if submission.cancelled:
+            return Reason.CANCELLED
+        case str() | SubmitAbsentError() | SubmitInDoubt() | SubmitHeld() | BackendUnavailable() | AccessError():
+            return None
+        case _:
+            return Reason.SUBMIT_REFUSED
 
 
 def _tokens(batch: Batch) -> list[str]:

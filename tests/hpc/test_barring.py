@@ -1,0 +1,86 @@
+"""What ended without having begun never begins, whoever submits it in the end; against the real job script."""
+
+from __future__ import annotations
+
+import pytest
+from job_place import SHELLS, Place
+
+from matterstack.core.evidence import Absence, SlurmEvidence
+from matterstack.core.reconcile import status_of
+from matterstack.runtime.backends.hpc.barring import bar_ended
+from matterstack.runtime.backends.hpc.layout import read_over
+from matterstack.runtime.backends.hpc.monitoring import Identity, Monitor
+from matterstack.runtime.backends.hpc.options import SlurmOptions
+from matterstack.runtime.backends.hpc.remote import Remote
+from matterstack.runtime.backends.hpc.waits import Waits
+from matterstack.runtime.transports.local import LocalTransport
+
+OVER = SlurmEvidence(queue="CANCELLED", cancel_requested=True, absent=Absence.LONG)
+
+
+@pytest.fixture
+def place(tmp_path):
+    made = Place(tmp_path / "work space")
+    yield made
+    made.close()
+
+
+def barred(place, job, evidence=OVER):
+    job_id = f"12@{job.directory.relative_to(place.root)}"
+    return {job_id} if bar_ended(Remote(LocalTransport(), str(place.root), 60), {job_id: evidence}) else set()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("requeue", [False, True])
+def test_a_job_that_comes_too_late_starts_nothing(place, shell, requeue):
+    place.options = SlurmOptions(requeue=requeue)
+    job = place.lone("echo ran >>log")
+    assert barred(place, job) == set()
+    assert barred(place, job) == set()  # another controller, which did not know
+    assert job.run(shell)[0] == 75
+    assert job.run(shell, restart=1)[0] == 75
+    assert not (job.directory / "log").exists()
+    assert job.exit is None
+
+
+def test_one_that_has_begun_in_the_meantime_is_left_alone(place):
+    job = place.lone("echo ran >>log")
+    assert job.run()[0] == 0
+    before = job.claims
+    assert barred(place, job)
+    assert job.claims == before
+
+
+def test_the_next_controller_reads_what_was_decided(place, slurm):
+    """The first one died before it was recorded, and Slurm has forgotten the job since."""
+    job = place.lone("true")
+    barred(place, job)
+    (job.records / "job").write_text(f"{Identity(job.submission.token, 'a', None, None).line()}\n")
+    assert not slurm.jobs()
+    monitor = Monitor(Remote(LocalTransport(), str(place.root), 60), Waits(), requeue=False)
+    job_id = f"12@{job.directory.relative_to(place.root)}"
+    evidence = monitor.poll([job_id])[job_id]
+    assert (evidence.over, evidence.claimed) == ("CANCELLED", False)
+    status = status_of(evidence)
+    assert (status.state, status.reason) == ("FAILED", "CANCELLED")
+    assert not barred(place, job, evidence)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "ms1 over", "ms1 over SOON .", "ms1 over CANCELLED", "ms1 over CANCELLED . .", "ms1 t 1 0 ."]
+)
+def test_no_other_line_is_a_decision(line):
+    assert read_over(line) == ""
+
+
+@pytest.mark.parametrize("evidence", [SlurmEvidence(claimed=True), SlurmEvidence(exit_code=0)])
+def test_what_is_known_to_have_begun_is_not_asked_about(place, evidence):
+    job = place.lone("true")
+    assert not barred(place, job, evidence)
+    assert not (job.records / "claim").exists()
+
+
+def test_a_directory_that_is_gone_is_no_trouble(place):
+    job = place.lone("true")
+    job.directory.rename(place.root / "elsewhere")
+    assert not barred(place, job)
