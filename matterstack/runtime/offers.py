@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -57,6 +57,21 @@ def intent(facts: RunFacts, attempt: Attempt, profile: str) -> ev.SubmitRequeste
     return ev.SubmitRequested(number, name, facts.boot, gen, profile=profile)
 
 
+class _Elsewhere:
+    """Finds files of other tasks, by the tasks' lanes and job ids, from whatever backend has them."""
+
+    def __init__(self, homes: Mapping[str, tuple[Lane, str]]) -> None:
+        self._homes = homes
+
+    def fetch(self, task_id: str, name: str) -> Path:
+        lane, job_id = self._homes[task_id]
+        return lane.backend.retrieve(job_id, name)
+
+    def place(self, task_id: str, name: str) -> Path:
+        lane, job_id = self._homes[task_id]
+        return lane.backend.workdir(job_id) / name
+
+
 def make_offer(
     facts: RunFacts,
     specs: Specs,
@@ -92,23 +107,13 @@ def make_offer(
         attempt.index,
         cancelled=attempt.cancel_requested and attempt.job_id is None,
     )
-    return Offer(submission, _fetch(elsewhere) if elsewhere else None)
+    return Offer(submission, _Elsewhere(elsewhere) if elsewhere else None)
 
 
 def untraceable() -> ev.TaskFailed:
     """Return how an attempt ends whose backend forgets what was submitted with a controller that ended meanwhile."""
     detail = "the controller ended while it was submitted, and this backend cannot tell whether it was"
     return ev.TaskFailed(Reason.LOST, detail=detail)
-
-
-def _fetch(sources: Mapping[str, tuple[Lane, str]]) -> Callable[[str, str], Path]:
-    """Return what finds a file of another task, from whatever backend has it."""
-
-    def fetch(task_id: str, name: str) -> Path:
-        lane, job_id = sources[task_id]
-        return lane.backend.retrieve(job_id, name)
-
-    return fetch
 
 
 def freed_by(chosen: set[str], schedule: Schedule, specs: Specs, attempts: Mapping[str, Attempt]) -> set[str]:

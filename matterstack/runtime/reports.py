@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -95,17 +95,31 @@ class Crashed(Struct, frozen=True):
 
 
 Report = Submitted | Refused | Seen | Used | Stalled | Withdrawn | InDoubt | Absent | Held | Notice | Trouble | Crashed
-Fetch = Callable[[str, str], Path]  # a file that a task wrote, by task id and name; FileNotFoundError
+
+
+class Sources(Protocol):
+    """Where those outputs of other tasks are that a backend does not pass on itself."""
+
+    def fetch(self, task_id: str, name: str) -> Path:
+        """Return a file that a task wrote, brought here where it was not.
+
+        Raises:
+            FileNotFoundError: The task did not write it.
+            SubmitRefusedError: It cannot be brought here.
+        """
+
+    def place(self, task_id: str, name: str) -> Path:
+        """Return where it is when it is here."""
 
 
 class Offer(Struct):
     """A submission on its way to the backend.
 
-    ``fetch`` finds those outputs of other tasks that the backend does not pass on itself. ``made``: the
+    ``sources``: of the files that the backend does not pass on itself; None where there are none. ``made``: the
     backend was asked, and what came of it is not known. ``due``: not before this time of the monotonic clock.
     """
 
     submission: Submission
-    fetch: Fetch | None = None
+    sources: Sources | None = None
     made: bool = False
     due: float = 0.0

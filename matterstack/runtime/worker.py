@@ -327,23 +327,28 @@ class BackendWorker:
 
     def _resolve(self, offer: Offer) -> None:
         """Put paths in the place of other tasks' outputs, where the backend does not pass them on itself."""
-        if offer.fetch is None:
+        sources, task = offer.sources, offer.submission.task
+        if sources is None:
             return
-        files: dict[str, str | Path | OutputRef] = dict(offer.submission.task.files)
+        files: dict[str, str | Path | OutputRef] = dict(task.files)
         for name, source in files.items():
             if not isinstance(source, OutputRef) or source.task_id in offer.submission.upstream:
                 continue
             try:
-                files[name] = offer.fetch(source.task_id, source.path)
-            except FileNotFoundError:
-                task_id = offer.submission.task.task_id
+                files[name] = sources.fetch(source.task_id, source.path)
+            except (FileNotFoundError, SubmitRefusedError) as error:
+                if offer.made:  # it may have started with it: the backend looks first, and misses the file after that
+                    files[name] = sources.place(source.task_id, source.path)
+                    continue
+                if isinstance(error, SubmitRefusedError):
+                    raise
                 raise SubmitRefusedError(
                     f"task {source.task_id!r} did not write {source.path!r}, or it was removed since; task "
-                    f"{task_id!r} takes it as {name!r} and was not started. Mend the command that "
+                    f"{task.task_id!r} takes it as {name!r} and was not started. Mend the command that "
                     f"should write it, or run the workflow with --rerun {source.task_id}."
                 ) from None
-        offer.submission = replace(offer.submission, task=replace(offer.submission.task, files=files))
-        offer.fetch = None
+        offer.submission = replace(offer.submission, task=replace(task, files=files))
+        offer.sources = None
 
     def _poll(self) -> bool:
         """Ask for the jobs where it is time to; return whether it was."""

@@ -161,6 +161,31 @@ def test_every_task_starts_once_wherever_the_controller_dies(tmp_path, monkeypat
     pytest.fail("no run outlived its fuse")
 
 
+def test_what_has_started_is_not_refused_when_its_input_is_gone_since(tmp_path, monkeypatch, died):
+    """The output that a task takes is removed while no controller is there; the attempt in doubt has its own copy."""
+    ends = set()
+    for length in range(1, 1000):
+        here = tmp_path / str(length)
+        log, root, journal = here / "log", here / "results", here / "journal.db"
+        log.mkdir(parents=True)
+        workflow = Workflow("run")
+        first = workflow.add(Task(f"echo started >>{log}/first; echo 1 >out", "first", outputs=["out"]))
+        workflow.add(Task(f"echo started >>{log}/second; cat in", "second", files={"in": first.output("out")}))
+        survived, where = run_until_crash(length, workflow, root, journal, monkeypatch)
+        (root / "run/first/1/out").unlink(missing_ok=True)
+        end = states(finish(workflow, root, journal))
+        starts = {path.name: path.read_text() for path in log.iterdir()}
+        assert starts["first"] == "started\n", f"point {length}"
+        assert starts.get("second") == ("started\n" if end["second"] == "COMPLETED" else None), f"point {length}: {end}"
+        check_journal(journal)
+        ends.add(end["second"])
+        died("LocalBackend", where)
+        if survived is not None:
+            assert ends == {"COMPLETED", "SUBMIT_REFUSED"}
+            return
+    pytest.fail("no run outlived its fuse")
+
+
 def test_a_controller_that_dies_again_and_again_gets_done(tmp_path, monkeypatch):
     log, root, journal = tmp_path / "log", tmp_path / "results", tmp_path / "journal.db"
     log.mkdir()
