@@ -206,17 +206,19 @@ class Submitter:
 
     def _answer(self, batch: Batch, tried: Tried, held: str, answers: dict[str, Answer]) -> str:
         """Answer for a batch that was just tried; return the words that hold back those behind it, or ``""``."""
-        # A shell of an earlier try that lives on may still submit what this one did not get to.
-        kept = SubmitInDoubt if batch.again else SubmitHeld
+        # A shell of an earlier call that lives on may still submit what this one did not.
+        unsure = batch.key in self._unsure
+        doubtful = unsure or batch.again
         if tried.what == "left":
             self._staged[batch.key] = _tokens(batch)
             words = held or "sbatch gave no clear answer for another job"
+            kept = SubmitInDoubt if doubtful else SubmitHeld
             self._all(batch, kept(words, again_s=self._waits.held_s if held else _LEFT_S), answers)
             return ""
         if tried.what == "full":
             words = tried.err or "no space"
             error: MatterStackError = BackendUnavailable(self._remote.transport.name, "write the submit claim", words)
-            if batch.again:
+            if doubtful:
                 error = SubmitInDoubt(f"the submit claim could not be written: {words}", again_s=_LEFT_S)
             self._all(batch, error, answers)
             return ""
@@ -231,7 +233,9 @@ class Submitter:
             case Held():
                 self._settled[batch.key] = tried.number
                 self._staged[batch.key] = _tokens(batch)
-                self._all(batch, SubmitHeld(f"sbatch: {reply.words}", again_s=self._waits.held_s), answers)
+                # In doubt it stays on offer to the backend, also when it is cancelled.
+                kept = SubmitInDoubt if unsure else SubmitHeld
+                self._all(batch, kept(f"sbatch: {reply.words}", again_s=self._waits.held_s), answers)
                 return f"sbatch: {reply.words}"
             case Doubt():
                 words = reply.words or "another command has submitted it, or is about to"
