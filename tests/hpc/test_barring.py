@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from file_place import fill, mounted, unmount
 from job_place import SHELLS, Place
 
 from matterstack.core.evidence import Absence, SlurmEvidence
@@ -64,6 +65,24 @@ def test_the_next_controller_reads_what_was_decided(place, slurm):
     status = status_of(evidence)
     assert (status.state, status.reason) == ("FAILED", "CANCELLED")
     assert not barred(place, job, evidence)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_also_on_a_full_disk_a_job_that_comes_too_late_starts_nothing(tmp_path, shell):
+    small = mounted(tmp_path / "disk", "256k")
+    place = Place(small)
+    try:
+        job = place.lone("echo ran >>log")
+        (job.records / "job").write_text(f"{Identity(job.submission.token, 'a', None, None).line()}\n")
+        fill(small)
+        assert barred(place, job) == set()
+        assert barred(place, job) == set()
+        (small / "ballast").unlink()
+        assert job.run(shell)[0] == 75
+        assert not (job.directory / "log").exists()
+    finally:
+        place.close()
+        unmount(small)
 
 
 @pytest.mark.parametrize(

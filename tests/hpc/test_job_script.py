@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from file_place import fill, mounted, unmount
 from job_place import PROBE, SHELLS, Place, eventually, probe_command, probed
 
 from matterstack import Task
@@ -759,28 +760,8 @@ def test_an_environment_that_was_cut_runs_nothing(place, shell):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    where = tmp_path / "disk"
-    where.mkdir()
-    mounted = (
-        os.geteuid() == 0
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", where], capture_output=True, check=False
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("a file system of its own needs root")
-    yield where
-    subprocess.run(["umount", "-l", where], check=True)
-
-
-def fill(disk):
-    with (disk / "filler").open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                pass
+    yield mounted(tmp_path / "disk", "256k")
+    unmount(tmp_path / "disk")
 
 
 @every_shell
@@ -791,7 +772,7 @@ def test_on_a_full_disk_nothing_is_claimed_and_a_later_start_runs(small_disk, sh
     code, said = job.run(shell)
     assert (code, "the command was not started" in said) == (73, True)
     assert sorted(path.name for path in job.records.iterdir()) == ["env"]
-    (small_disk / "filler").unlink()
+    (small_disk / "ballast").unlink()
     assert job.run(shell) == (0, "")
     work.close()
 
@@ -807,7 +788,7 @@ def test_an_end_that_does_not_fit_on_the_disk_is_written_when_there_is_room(smal
     process.send_signal(signal.SIGUSR1)
     eventually(lambda: list(job.records.glob("exit.*")) or process.poll() is not None, "the first try")
     assert process.poll() is None
-    (small_disk / "filler").unlink()
+    (small_disk / "ballast").unlink()
     assert job.end(process) == 3
     assert job.exit.exit_code == 3
     work.close()

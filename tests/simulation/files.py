@@ -64,6 +64,13 @@ class Files:
         self.write(path, text, delay_s)
         return True
 
+    def name(self, path: str, new: str) -> None:
+        """Give a file one name more, where it is there and the name is free; that needs no room."""
+        directory, _, name = new.rpartition("/")
+        files = self._directories.get(directory, {})
+        if (file := files.get(path.rpartition("/")[2])) is not None:
+            files.setdefault(name, file)
+
     def remove(self, path: str) -> None:
         directory, _, name = path.rpartition("/")
         self._directories.get(directory, {}).pop(name, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Generator
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from matterstack.runtime.backends.hpc.barring import BAR
@@ -419,8 +418,10 @@ class Shell:
     def _bar(self, records: str, reason: str) -> None:
         if not self.files.is_directory(records):
             return
-        with suppress(DiskFull):
+        try:
             self.files.link(f"{records}/claim", f"ms1 over {reason} .", 0.0)
+        except DiskFull:
+            self.files.name(f"{records}/job", f"{records}/claim")
         line = self.files.on_node(f"{records}/claim") or ""
         if line.startswith("ms1 over "):
             self.files.remove(f"{records}/secrets")

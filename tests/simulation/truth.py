@@ -111,7 +111,9 @@ class Truth:
                 continue
             before = self.attempts[task]
             after = self.attempts[task] = evolve(before, event)
-            if before.token and after.state is FAILED and after.reason not in ("LOST", "INTERRUPTED"):
+            # An end by absence is of a job that may live on, where one has begun.
+            sure = after.reason not in ("LOST", "INTERRUPTED") or before.token not in self.claims
+            if before.token and after.state is FAILED and sure:
                 self.final[before.token] = str(after.reason)
             self._judge(task, before, event)
 

@@ -13,11 +13,12 @@ from matterstack.runtime.backends.hpc.remote import Remote
 
 # A shell that sleeps behind its fence may submit a job in the end, also when the attempt is long over. Who takes the
 # claim first has it: that job, or we. What we write is no claim of a job, and so is never taken for a start; it says
-# why the attempt is over, for a controller that looks at it next may not see any more what this one saw.
+# why the attempt is over, for a controller that looks at it next may not see any more what this one saw. A full disk
+# does not take that; a second name of a file that is there needs no room.
 BAR: Final = r"""
 bar() {
   [ -d "$1" ] || return 0
-  { printf 'ms1 over %s .\n' "$2" >"$1/over.$$" && ln "$1/over.$$" "$1/claim"; } 2>/dev/null
+  { printf 'ms1 over %s .\n' "$2" >"$1/over.$$" && ln "$1/over.$$" "$1/claim" || ln "$1/job" "$1/claim"; } 2>/dev/null
   rm -f "$1/over.$$"
   line=; { read -r line <"$1/claim"; } 2>/dev/null
   case $line in "ms1 over "*) rm -f "$1/secrets" ;; esac
@@ -28,8 +29,6 @@ bar() {
 
 def bar(remote: Remote, over: Mapping[str, Reason]) -> set[str]:
     """Return those of the attempts that have begun after all; no job of the others begins any more.
-
-    Where a full disk does not take the claim, that is left to chance.
 
     Args:
         remote: The workspace.
