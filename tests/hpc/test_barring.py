@@ -52,15 +52,24 @@ def test_one_that_has_begun_in_the_meantime_is_left_alone(place):
     assert job.claims == before
 
 
+def known(job):
+    """Write what staging writes: who the job is in the queue."""
+    (job.records / "job").write_text(f"{Identity(job.submission.token, 'a', None, None).line()}\n")
+
+
+def seen(place, job):
+    """Return what another controller sees of it, which knows its id alone."""
+    job_id = f"12@{job.directory.relative_to(place.root)}"
+    return Monitor(Remote(LocalTransport(), str(place.root), 60), Waits(), requeue=False).poll([job_id])[job_id]
+
+
 def test_the_next_controller_reads_what_was_decided(place, slurm):
     """The first one died before it was recorded, and Slurm has forgotten the job since."""
     job = place.lone("true")
+    known(job)
     barred(place, job)
-    (job.records / "job").write_text(f"{Identity(job.submission.token, 'a', None, None).line()}\n")
     assert not slurm.jobs()
-    monitor = Monitor(Remote(LocalTransport(), str(place.root), 60), Waits(), requeue=False)
-    job_id = f"12@{job.directory.relative_to(place.root)}"
-    evidence = monitor.poll([job_id])[job_id]
+    evidence = seen(place, job)
     assert (evidence.over, evidence.claimed) == ("CANCELLED", False)
     status = status_of(evidence)
     assert (status.state, status.reason) == ("FAILED", "CANCELLED")
@@ -68,15 +77,17 @@ def test_the_next_controller_reads_what_was_decided(place, slurm):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_also_on_a_full_disk_a_job_that_comes_too_late_starts_nothing(tmp_path, shell):
+def test_also_on_a_full_disk_a_job_that_comes_too_late_starts_nothing(tmp_path, slurm, shell):
     small = mounted(tmp_path / "disk", "256k")
     place = Place(small)
     try:
         job = place.lone("echo ran >>log")
-        (job.records / "job").write_text(f"{Identity(job.submission.token, 'a', None, None).line()}\n")
+        known(job)
         fill(small)
         assert barred(place, job) == set()
         assert barred(place, job) == set()
+        status = status_of(seen(place, job))
+        assert (status.state, status.reason) == ("FAILED", "LOST")  # why is not written
         (small / "ballast").unlink()
         assert job.run(shell)[0] == 75
         assert not (job.directory / "log").exists()

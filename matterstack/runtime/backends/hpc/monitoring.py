@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from matterstack.core.evidence import Absence, SlurmEvidence
+from matterstack.core.machine import Reason
 from matterstack.core.reconcile import MAY_COME_BACK
 from matterstack.core.slurm_words import END, ENDING, kind_of, plain_word
 from matterstack.errors import BackendUnavailable
@@ -320,7 +321,7 @@ def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
                 places[directory].identity = read_identity(" ".join(words)) or places[directory].identity
             case ["claim", directory, *words] if directory in places:
                 _take_claim(places[directory], read_claim(" ".join(words)))
-                places[directory].over = places[directory].over or read_over(" ".join(words))
+                places[directory].over = places[directory].over or _over(" ".join(words))
             case ["exit", directory, *words] if directory in places:
                 _take_exit(places[directory], read_exit(" ".join(words)))
             case ["cancel", directory] if directory in places:
@@ -340,6 +341,14 @@ def _ours(one: Watched, token: str) -> bool:
         return True
     one.note = f"a record of another attempt ({token}) lies in its directory and is not believed"
     return False
+
+
+def _over(line: str) -> str:
+    """Return why an attempt was over before it began, of the line of its claim; empty where it was not.
+
+    On a full disk the claim is a second name of the job file, and does not say why.
+    """
+    return read_over(line) or (Reason.LOST if read_identity(line) is not None else "")
 
 
 def _take_claim(one: Watched, claim: Claim | None) -> None:
