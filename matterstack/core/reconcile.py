@@ -113,6 +113,11 @@ class _Case(Struct, frozen=True):
         return self.word in MAY_COME_BACK and not self.since(Absence.SETTLED)
 
     @property
+    def decided(self) -> bool:
+        """Whether a controller kept it from beginning, and wrote down why: LOST is no knowledge of an end."""
+        return self.e.over not in ("", Reason.LOST) and not self.e.claimed
+
+    @property
     def called_off(self) -> bool:
         """Whether the job's script heeded a cancel in place of beginning the command."""
         return self.bad and self.e.never_began and self.e.cancel_requested
@@ -147,15 +152,16 @@ class _Case(Struct, frozen=True):
 
 
 _SlurmRule = tuple[Callable[[_Case], bool], State | Verdict, Reason | None, str]
-BY_WORD: Final = None  # the reason follows from Slurm's word
+BY_WORD: Final = None  # the reason follows from Slurm's word, or is what was decided before
 _NO_END: Final = "it is in no queue any more and no end was recorded"
+_KEPT: Final = "it was kept from beginning, and why is not known any more"
 
 # First row that holds decides. An end that was decided before outranks all, the live queue all else, our exit record
 # Slurm's word for the end where it tells of success; and absence is an end only after the deadline.
 SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     # witnesses                                       verdict        reason                 in words
     # it was decided before: no job of it begins any more
-    (lambda c: c.e.over != "" and not c.e.claimed,    FAILED,        BY_WORD,               "it ended before it began"),
+    (lambda c: c.decided,                             FAILED,        BY_WORD,               "it ended before it began"),
     # the queue has a live row, or has not answered
     (lambda c: c.queue is Kind.UNKNOWN,               AS_BEFORE,     None,
      "Slurm's word {word} is not known"),
@@ -208,6 +214,7 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
      "Slurm says {word}, but there is no exit record"),
     (lambda c: c.nobodys and (c.word_to_come or not c.since(Absence.GRACE)), AS_BEFORE, None,
      "waiting to hear who cancelled it"),
+    (lambda c: c.nobodys and c.e.over != "",          FAILED,        Reason.LOST,           _KEPT),
     (lambda c: c.nobodys and c.e.accounting_answered, NEVER_STARTED, None,
      "Slurm cancelled it before it started and nobody had asked for that"),
     (lambda c: c.nobodys,                             FAILED,        Reason.CANCELLED,
@@ -249,6 +256,7 @@ SLURM_TABLE: Final[tuple[_SlurmRule, ...]] = (
     (lambda c: c.e.cancel_requested,                  FAILED,        Reason.CANCELLED,      "cancelled"),
     (lambda c: c.at_limit,                            FAILED,        Reason.TIMEOUT,        "time limit reached"),
     (lambda c: c.e.claimed,                           FAILED,        Reason.INTERRUPTED,    _NO_END),
+    (lambda c: c.e.over != "",                        FAILED,        Reason.LOST,           _KEPT),
     (lambda _: True,                                  NEVER_STARTED, None,
      "it is in no queue and its start was never recorded"),
 )  # fmt: skip
@@ -263,7 +271,7 @@ def _case(evidence: SlurmEvidence) -> _Case:
 def _slurm_rule(case: _Case) -> tuple[State | Verdict, Reason | None, str]:
     verdict, reason, words = next(row[1:] for row in SLURM_TABLE if row[0](case))
     if verdict is FAILED and reason is BY_WORD:
-        reason = Reason(case.e.over) if case.e.over else REASONS[case.word]
+        reason = Reason(case.e.over) if case.decided else REASONS[case.word]
     shown = case.word or case.e.queue or case.e.accounting
     return verdict, reason, words.replace("{word}", shown)
 

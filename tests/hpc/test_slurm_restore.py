@@ -70,3 +70,14 @@ def test_what_was_submitted_after_the_copy_is_adopted(tmp_path, slurm, copy_at):
         ["first", "slow0", "slow1", "next0", "next1", "next2"], "started\n"
     )
     check_journal(tmp_path / "j.db")
+
+
+def test_records_of_a_run_of_this_name_in_another_journal_are_not_ours(tmp_path, slurm):
+    def run(journal):
+        backend = SlurmBackend(None, str(tmp_path / "workspace"), results_root=tmp_path / f"of {journal}", waits=WAITS)
+        result = run_workflow(Workflow("w", [Task("echo ran", "a")]), backend=backend, journal=tmp_path / journal)
+        backend.close()
+        return states(result)
+
+    assert run("one.db") == {"a": "COMPLETED"}
+    assert run("two.db") == {"a": "LOST"}

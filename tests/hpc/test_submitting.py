@@ -283,13 +283,13 @@ def test_a_shell_that_wakes_up_behind_later_tries_is_found(slurm, submitter, tmp
 class AwakesBefore(LocalTransport):
     """A shell that slept submits, and its job begins, before the command that has these words is run; once."""
 
-    def __init__(self, words, records):
+    def __init__(self, words, records, claim="ms1 ms-a 7 0 100.0 n1 77 .\n"):
         super().__init__()
-        self.words, self.records = words, records
+        self.words, self.records, self.claim = words, records, claim
 
     def run(self, script, **more):
         if self.words in script and not (self.records / "claim").exists():
-            (self.records / "claim").write_text("ms1 ms-a 7 0 100.0 n1 77 .\n")
+            (self.records / "claim").write_text(self.claim)
         return super().run(script, **more)
 
 
@@ -305,22 +305,53 @@ def test_what_is_over_begins_no_more_though_a_shell_may_still_submit_it(slurm, s
     asleep(tmp_path)
     slurm.order("refuse", REFUSAL)
     assert isinstance(settled(submitter(settle_s=0.0), lone(again=True, **more)), error)
-    assert (records / "claim").read_text() == f"ms1 over {reason} .\n"
+    assert (records / "claim").read_text() == f"ms1 over ms-a {reason} .\n"
     assert not (records / "secrets").exists()
 
 
 @pytest.mark.parametrize("how", OVER)
-@pytest.mark.parametrize("same", [True, False])
-def test_what_has_begun_before_it_was_called_over_is_found(slurm, submitter, tmp_path, records, how, same):
+def test_what_has_begun_before_it_was_called_over_is_taken_up(slurm, submitter, tmp_path, records, how):
     asleep(tmp_path)
     slurm.order("refuse", REFUSAL)
     one = submitter(AwakesBefore("ms1 over", records), settle_s=0.0)
-    begun = lone(again=True, **OVER[how][0])
-    while not (records / "claim").exists():
-        (answer,) = one.submit([begun])
-        assert isinstance(answer, SubmitInDoubt)
-        time.sleep(0.1)
-    assert settled(one if same else submitter(settle_s=0.0), begun) == "7@run/a/1"
+    assert settled(one, lone(again=True, **OVER[how][0])) == "7@run/a/1"
+
+
+def test_what_an_earlier_submission_of_the_attempt_may_begin_is_over_with_a_later_one(
+    slurm, submitter, tmp_path, records
+):
+    asleep(tmp_path)
+    one = submitter(settle_s=0.0)
+    assert settled(one, lone(again=True)) == "1@run/a/1"
+    slurm.order("refuse", REFUSAL)
+    (answer,) = submitter().submit([lone(gen=2)])
+    assert isinstance(answer, SubmitRefusedError)
+    assert (records / "claim").read_text() == "ms1 over ms-a SUBMIT_REFUSED .\n"
+
+
+def test_what_is_refused_without_a_doubt_can_be_submitted_when_that_is_mended(slurm, submitter, records):
+    slurm.order("refuse", REFUSAL)
+    for again in (False, True):
+        assert isinstance(submitter().submit([lone(again=again)])[0], SubmitRefusedError)
+    assert not (records / "claim").exists()
+
+
+def test_an_element_that_a_shell_has_begun_before_it_was_called_over_is_taken_up(slurm, submitter, tmp_path):
+    """Of an array whose later try, without it, is in the queue."""
+    claim = tmp_path / "workspace/.matterstack/submissions/ms-array/claim.1.1"
+    claim.mkdir(parents=True)
+    (claim / "indices").write_text("0-1\n")
+    records = tmp_path / "workspace/run/t1/1/.matterstack"
+    records.mkdir(parents=True)
+    one = submitter(AwakesBefore("ms1 over", records, "ms1 ms-t1 7_1 0 100.0 n1 77 .\n"), settle_s=0.0)
+    left = dict(enumerate([elements(2, again=True)[0], elements(2, cancelled=True)[1]]))
+    jobs = {}
+    while left:
+        answers = dict(zip(left, one.submit(list(left.values())), strict=True))
+        jobs |= {index: answer for index, answer in answers.items() if isinstance(answer, str)}
+        left = {index: member for index, member in left.items() if index not in jobs}
+        time.sleep(0.05)
+    assert jobs == {0: "1_0@run/t0/1", 1: "7_1@run/t1/1"}
 
 
 def test_a_withdrawal_that_was_done_twice_is_one(slurm, submitter, tmp_path):

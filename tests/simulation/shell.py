@@ -134,13 +134,13 @@ class Shell:
     def _command(self, line: str) -> Steps:  # noqa: C901, PLR0912  # a case a command
         word = line.split(maxsplit=1)[0]
         match word:
-            case "@functions" | "@bar" | "@contents" | "@upstream" | "(" | ")" | "fresh" | "shelve" | "put":
+            case "@functions" | "@bar" | "@contents" | "@upstream" | "(" | ")" | "fresh" | "shelve" | "put" | "swept":
                 pass
             case "try_one":
                 self.kind = "try"
                 yield from self._try_one(*line.split()[1:])
             case "bar":
-                self._bar(*line.split()[1:])
+                self._bar(*shlex.split(line)[1:])
             case "true":
                 yield from self._fence(line)
             case "kill" | "{" if "ms_alive" in line:  # signs of life beside a slow command, which change nothing
@@ -415,15 +415,15 @@ class Shell:
             if found[2]:
                 self.files.remove(f"{found[1]}/secrets")
 
-    def _bar(self, records: str, reason: str) -> None:
+    def _bar(self, records: str, words: str) -> None:
         if not self.files.is_directory(records):
             return
         try:
-            self.files.link(f"{records}/claim", f"ms1 over {reason} .", 0.0)
+            self.files.link(f"{records}/claim", words, 0.0)
         except DiskFull:
             self.files.name(f"{records}/job", f"{records}/claim")
         line = self.files.on_node(f"{records}/claim") or ""
-        if line.startswith("ms1 over "):
+        if line.startswith(("ms1 over ", "ms-")):
             self.files.remove(f"{records}/secrets")
         self._say("bar", records.rpartition("/")[0], line)
 

@@ -142,4 +142,4 @@ def test_a_cancelled_submission_leaves_nothing_to_begin_for_jobs_that_come_too_l
     submitter = Submitter(remote, Waits(), lambda _: {})
     (answer,) = submitter.submit([Submission(Task("true", "a"), "run", 1, "ms-a", cancelled=True)])
     assert isinstance(answer, SubmitAbsentError)
-    assert (tmp_path / "workspace/run/a/1/.matterstack/claim").read_text() == "ms1 over CANCELLED .\n"
+    assert (tmp_path / "workspace/run/a/1/.matterstack/claim").read_text() == "ms1 over ms-a CANCELLED .\n"

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Final
 from msgspec.structs import asdict, replace
 
 from matterstack.core.evidence import Evidence, JobStatus, SlurmEvidence
-from matterstack.core.machine import COMPLETED, FAILED, PENDING, RUNNING
-from matterstack.core.reconcile import slurm_status, status_of
+from matterstack.core.machine import PENDING, RUNNING
+from matterstack.core.reconcile import slurm_status
 from matterstack.core.spec import spec_hash, to_spec
 from matterstack.core.token import token
 from matterstack.core.usage import Usage
@@ -28,11 +28,11 @@ from matterstack.errors import (
 )
 from matterstack.runtime import staging
 from matterstack.runtime.backends.base import LOG_BYTES, ComputeBackend, Submission
-from matterstack.runtime.backends.hpc.barring import bar_ended
+from matterstack.runtime.backends.hpc.barring import Bars, is_end
 from matterstack.runtime.backends.hpc.batch import batches, place
 from matterstack.runtime.backends.hpc.job_script import array_key
 from matterstack.runtime.backends.hpc.layout import META, JobRef, job_ref
-from matterstack.runtime.backends.hpc.monitoring import Monitor
+from matterstack.runtime.backends.hpc.monitoring import Monitor, never_seen
 from matterstack.runtime.backends.hpc.options import SlurmOptions, root_problem
 from matterstack.runtime.backends.hpc.preparing import Preparer, identity_of
 from matterstack.runtime.backends.hpc.remote import Remote
@@ -108,6 +108,7 @@ class SlurmBackend(ComputeBackend):
         prepare = Preparer(remote, self.options, os.environ)
         self._submitter = Submitter(remote, self._waits, prepare)
         self._monitor = Monitor(remote, self._waits, requeue=self.options.requeue)
+        self._bars = Bars(remote, self._monitor)
         self._retriever = Retriever(self.transport, self.root, self._arrived)
         self._lock = threading.RLock()
         self._jobs: dict[str, Submission] = {}
@@ -172,8 +173,11 @@ class SlurmBackend(ComputeBackend):
     def poll(self, job_id: str) -> JobStatus:
         """Return the job's status now, whether or not its results have been retrieved."""
         with self._lock:
-            evidence = self._monitor.poll([job_id]).get(job_id)
-        if evidence is None or _never_seen(evidence):
+            found = self._monitor.poll([job_id])
+            if self._bars.hold(found):
+                found = self._monitor.poll([job_id])
+            evidence = found.get(job_id)
+        if evidence is None or never_seen(evidence):
             raise UnknownJob(self.transport.name, job_id)
         return slurm_status(evidence, job_id)
 
@@ -250,10 +254,11 @@ class SlurmBackend(ComputeBackend):
         with self._lock:
             self._news = False
             found = self._monitor.poll([job_id for job_id in job_ids if job_id not in self._ends])
-            over = {job_id: one for job_id, one in found.items() if status_of(one).state in (COMPLETED, FAILED)}
-            for job_id in bar_ended(self._remote, over):
-                del found[job_id], over[job_id]
-            self._ends |= over
+            held = self._bars.hold(found)
+            found = {job_id: one for job_id, one in found.items() if job_id not in held}
+            self._ends.update((job_id, one) for job_id, one in found.items() if is_end(one))
+            if late := [job_id for job_id, one in found.items() if one.over and one.queue]:
+                self.cancel_many(late)  # they would only begin to end at once
             self._cancel_again(found)
             ended = {job_id: self._ends[job_id] for job_id in job_ids if job_id in self._ends}
             here = {job_id: self._noted(job_id, one) for job_id, one in ended.items() if self._is_here(job_id, one)}
@@ -281,7 +286,8 @@ class SlurmBackend(ComputeBackend):
     def notice(self) -> str:
         """Why results cannot be retrieved now, else ``""``."""
         problem = self._retriever.problem
-        return f"results stay on the cluster for now, and are tried again: {problem}" if problem else ""
+        left = f"results stay on the cluster for now, and are tried again: {problem}" if problem else ""
+        return "; ".join(filter(None, [left, self._bars.notice]))
 
     def _is_here(self, job_id: str, evidence: SlurmEvidence) -> bool:
         """Return whether nothing is left to retrieve of an ended job; begin to retrieve where there is."""
@@ -392,9 +398,3 @@ class SlurmBackend(ComputeBackend):
         """Close the connection. Jobs go on."""
         self._retriever.close()
         self.transport.close()
-
-
-def _never_seen(evidence: SlurmEvidence) -> bool:
-    """Return whether no witness knows the job."""
-    known = evidence.queue or evidence.accounting or evidence.claimed or evidence.exit_code is not None
-    return evidence.directory_gone and not known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -97,11 +97,24 @@ def read_claim(line: str) -> Claim | None:
     return claim if (mark, end) == (_MARK, _END) else None
 
 
-def read_over(line: str) -> str:
-    """Return why an attempt was over, of a line ``ms1 over REASON .`` in place of its claim; empty where it is none."""
-    words = line.split()
-    decided = len(words) == 4 and (words[0], words[1], words[3]) == (_MARK, "over", _END)
-    return words[2] if decided and words[2] in _REASONS else ""
+class Over(NamedTuple):
+    """What a controller decided of an attempt before it began: why it is over."""
+
+    token: str
+    reason: str
+
+
+def over_line(token: str, reason: str) -> str:
+    """Return the line that stands in place of a claim where the attempt may not begin any more."""
+    return f"{_MARK} over {token or '-'} {reason} {_END}"
+
+
+def read_over(line: str) -> Over | None:
+    """Return what `over_line` wrote; None where the line is none of these."""
+    match line.split():
+        case [mark, "over", token, reason, end] if (mark, end) == (_MARK, _END) and reason in _REASONS:
+            return Over(token, reason)
+    return None
 
 
 def read_exit(line: str) -> Exit | None:

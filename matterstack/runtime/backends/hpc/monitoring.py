@@ -33,7 +33,8 @@ ended() {
   [ -e "$m/begun" ] || say unbegun "$dir"
 }
 """
-# Reads lines "WANT DIRECTORY": WANT is "all" where the job's name and claim are not known yet, else "end".
+# Reads lines "WANT DIRECTORY": WANT is "all" where the job's name and claim are not known yet, else "end". A claim can
+# also be a controller's, of an attempt that was over before it began.
 _RECORDS: Final = f"""
 say clock "$(date +%s)"
 {_SHELL}
@@ -153,6 +154,11 @@ class Monitor:
                 one.absent_since = None
             raise
         return {job_id: self._evidence(one, clock, asked_at) for job_id, one in watched.items()}
+
+    def tokens(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return the tokens of the attempts that the jobs stand for, of those that are known."""
+        known = {one: self._watched[one].identity for one in job_ids if one in self._watched}
+        return {one: identity.token for one, identity in known.items() if identity is not None}
 
     def live(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return, by job id, Slurm's own id of those of the jobs that the queue shows as waiting or running.
@@ -318,10 +324,11 @@ def _take_records(parts: Iterable[Part], watched: Iterable[Watched]) -> None:
     for part in parts:
         match part.words:
             case ["job", directory, *words] if directory in places:
-                places[directory].identity = read_identity(" ".join(words)) or places[directory].identity
+                # Who the job is, the journal knows better: the file may be that of another journal's run.
+                places[directory].identity = places[directory].identity or read_identity(" ".join(words))
             case ["claim", directory, *words] if directory in places:
                 _take_claim(places[directory], read_claim(" ".join(words)))
-                places[directory].over = places[directory].over or _over(" ".join(words))
+                _take_over(places[directory], " ".join(words))
             case ["exit", directory, *words] if directory in places:
                 _take_exit(places[directory], read_exit(" ".join(words)))
             case ["cancel", directory] if directory in places:
@@ -343,12 +350,16 @@ def _ours(one: Watched, token: str) -> bool:
     return False
 
 
-def _over(line: str) -> str:
-    """Return why an attempt was over before it began, of the line of its claim; empty where it was not.
+def _take_over(one: Watched, line: str) -> None:
+    """Take down why the attempt was over before it began, where the line of its claim is no job's.
 
     On a full disk the claim is a second name of the job file, and does not say why.
     """
-    return read_over(line) or (Reason.LOST if read_identity(line) is not None else "")
+    over, identity = read_over(line), read_identity(line)
+    if over is not None and _ours(one, over.token):
+        one.over = over.reason
+    elif over is None and identity is not None and _ours(one, identity.token):
+        one.over = Reason.LOST
 
 
 def _take_claim(one: Watched, claim: Claim | None) -> None:
@@ -361,3 +372,9 @@ def _take_claim(one: Watched, claim: Claim | None) -> None:
 def _take_exit(one: Watched, record: Exit | None) -> None:
     if record is not None and _ours(one, record.token) and (one.claim is None or record.restart >= one.claim.restart):
         one.exit, one.unbegun = record, False  # what lies beside the record is said after it
+
+
+def never_seen(evidence: SlurmEvidence) -> bool:
+    """Return whether no witness knows the job."""
+    known = evidence.queue or evidence.accounting or evidence.claimed or evidence.exit_code is not None
+    return evidence.directory_gone and not known

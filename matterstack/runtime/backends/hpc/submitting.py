@@ -23,11 +23,12 @@ from matterstack.errors import (
 from matterstack.runtime.backends.base import Submission
 from matterstack.runtime.backends.hpc.barring import bar
 from matterstack.runtime.backends.hpc.batch import Batch, batches, place
+from matterstack.runtime.backends.hpc.layout import JobRef
 from matterstack.runtime.backends.hpc.look_up import Found, look_up
 from matterstack.runtime.backends.hpc.remote import Part, Remote
 from matterstack.runtime.backends.hpc.replies import Accepted, Doubt, Held, Refused, read_reply
 from matterstack.runtime.backends.hpc.slurm import indices_of
-from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS
+from matterstack.runtime.backends.hpc.submit_script import FUNCTIONS, mark_cancelled
 from matterstack.runtime.backends.hpc.waits import Waits
 
 _AGAIN_MIN_S: Final = 2.0
@@ -114,13 +115,13 @@ class Submitter:
             match reply:
                 case Accepted():
                     self._accept(batch, found, reply, answers)
-                case _ if found.what == "withdrawn" and batch.key not in self._unsure:
+                case _ if found.what == "withdrawn":
                     self._all(batch, _withdrawn(), answers)
                 case Refused() | Held():  # proved not submitted; whether it is taken now is another question
                     self._settled[batch.key] = found.number
                     doubts += self._left_open(batch)
                     open_.add(batch.key)
-                case _ if found.what in ("none", "withdrawn"):
+                case _ if found.what == "none":
                     doubts += self._left_open(batch)
                     open_.add(batch.key)
                 case _:
@@ -199,7 +200,8 @@ class Submitter:
             left = tuple(member for member in batch.wanted if member.token not in problems)
             if left:
                 ready.append(Batch(batch.token, batch.gen, batch.name, left))
-        tried = self._try("submit", ready) if ready else {}
+        dropped = [member for batch in going for member in batch.members if member.cancelled]
+        tried = self._try("submit", ready, dropped) if ready else {}
         held = ""
         for batch in ready:
             held = self._answer(batch, tried[batch.key][-1], held, answers) or held
@@ -244,30 +246,47 @@ class Submitter:
 
     def _withdraw(self, unwanted: Sequence[Batch], answers: dict[str, Answer]) -> None:
         """Take the submit claim of cancelled submissions, so that no late shell can submit them."""
-        tried = self._try("withdraw", unwanted)
+        tried = self._try("withdraw", unwanted, [member for batch in unwanted for member in batch.members])
         for batch in unwanted:
             self._answer(batch, tried[batch.key][-1], "", answers)
 
     def _bar(self, submissions: Sequence[Submission], answers: dict[str, Answer]) -> None:
-        """Let nothing begin any more of what is over; what has begun by now is in doubt, and found by its claim.
+        """Let nothing begin any more of what is over; take up what has begun by now.
 
         A shell may submit minutes after its look at the fence.
         """
-        over = {place(one): one for one in submissions if one.again or one.cancelled}
-        reasons = {at: reason for at, one in over.items() if (reason := _over(one, answers[one.token])) is not None}
-        for directory in bar(self._remote, reasons):
-            one = over[directory]
-            self._unsure.setdefault(batches([one])[0].key, (Tried("claimed"), time.monotonic()))
-            answers[one.token] = SubmitInDoubt("a job of it has begun", again_s=_AGAIN_MIN_S)
+        members = {place(one): one for one in submissions}
+        reasons = {at: self._over(one, answers[one.token]) for at, one in members.items()}
+        ends = {at: (members[at].token, reason) for at, reason in reasons.items() if reason is not None}
+        begun, unclear = bar(self._remote, ends)
+        for directory, claim in begun.items():
+            answers[members[directory].token] = str(JobRef(claim.slurm_id, directory))
+        for directory in unclear:
+            words = f"whether a job of it has begun cannot be read in {directory}"
+            answers[members[directory].token] = SubmitInDoubt(words, again_s=_LEFT_S)
 
-    def _try(self, mode: str, todo: Sequence[Batch]) -> dict[str, list[Tried]]:
-        """Return by key what stands of each batch's tries, the newest last, after one try where ``mode`` says so."""
+    def _over(self, submission: Submission, answer: Answer) -> Reason | None:
+        """Return why the attempt is over with this answer though a shell may still submit it; else None."""
+        match answer:
+            case SubmitAbsentError() if submission.cancelled:
+                return Reason.CANCELLED
+            case str() | SubmitAbsentError() | SubmitInDoubt() | SubmitHeld() | BackendUnavailable() | AccessError():
+                return None
+        (batch,) = batches([submission])
+        return Reason.SUBMIT_REFUSED if batch.key in self._unsure or submission.gen > 1 else None
+
+    def _try(self, mode: str, todo: Sequence[Batch], cancelled: Iterable[Submission] = ()) -> dict[str, list[Tried]]:
+        """Return by key what stands of each batch's tries, the newest last, after one try where ``mode`` says so.
+
+        What a shell submits too late of those cancelled ends itself, also before `_bar` has been there.
+        """
+        marks = [mark_cancelled(place(one)) for one in cancelled]
         calls = [
             f"try_one {mode} {batch.token} {batch.gen} {self._behind(batch.key)} {batch.indices}".rstrip()
             for batch in todo
         ]
         gens = {batch.token: batch.key for batch in todo}
-        parts = self._remote.ask("\n".join([FUNCTIONS, *calls]))
+        parts = self._remote.ask("\n".join([FUNCTIONS, *marks, *calls]))
         found: dict[str, list[Tried]] = {}
         for token, tried in _tried(parts):
             found.setdefault(gens[token], []).append(tried)
@@ -326,17 +345,6 @@ def _came_to_nothing(tried: Tried) -> bool:
 
 def _withdrawn() -> SubmitAbsentError:
     return SubmitAbsentError("cancelled before it was submitted")
-
-
-def _over(submission: Submission, answer: Answer) -> Reason | None:
-    """Return why the attempt is over with this answer, None where it is not."""
-    match answer:
-        case SubmitAbsentError() if submission.cancelled:
-            return Reason.CANCELLED
-        case str() | SubmitAbsentError() | SubmitInDoubt() | SubmitHeld() | BackendUnavailable() | AccessError():
-            return None
-        case _:
-            return Reason.SUBMIT_REFUSED
 
 
 def _tokens(batch: Batch) -> list[str]:
