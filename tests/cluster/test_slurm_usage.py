@@ -42,7 +42,7 @@ def test_memory_and_cpu_time_are_those_of_the_job(cluster, tmp_path):
     assert 1.0 < big.cpu_s < 4.0
     assert (big.cpus, big.account, big.restarts, big.exit_code) == (1, "acct", 0, 0)
     assert big.submit <= big.start < big.end
-    assert 3.0 < big.elapsed_s < 30
+    assert 3.0 <= big.elapsed_s < 30  # of 3.7 s, between whole seconds
     assert big.nodes
     assert big.partition
     assert (bad.exit_code, bad.asked_memory_b) == (3, None)

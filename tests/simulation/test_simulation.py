@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from matterstack.runtime import worker
 from simulation.faults import COMMAND, EVENTS
 from simulation.world import TASKS, simulate
 
@@ -60,6 +62,24 @@ def test_a_seed_replays_exactly(tmp_path):
     ]
     assert said[0] == said[1]
     assert said[0] == f"{[simulate(seed).digest for seed in (3, 5, 8)]}\n"
+
+
+def test_what_other_threads_draw_changes_nothing():
+    """Such as a connection that a test of the same process left, and that pads its packets."""
+    alone, over = simulate(5, 20).digest, threading.Event()
+
+    def draw():
+        while not over.is_set():
+            os.urandom(1)
+            worker.random.uniform(0, 1)
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        assert simulate(5, 20).digest == alone
+    finally:
+        over.set()
+        other.join()
 
 
 @pytest.mark.timeout(300)

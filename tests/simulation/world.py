@@ -6,6 +6,7 @@ import hashlib
 import random
 import shutil
 import tempfile
+import threading
 import time as real_time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,6 +117,20 @@ class _Clock:
 
     def sleep(self, _seconds: float) -> None:
         """Do nothing: turns have times of their own."""
+
+
+class _Chance(random.Random):
+    """A seed's chance for the thread that simulates; others, such as connections that tests left, have their own."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._thread, self._others = threading.get_ident(), random.Random()
+
+    def random(self) -> float:
+        return super().random() if threading.get_ident() == self._thread else self._others.random()
+
+    def randbytes(self, n: int) -> bytes:
+        return super().randbytes(n) if threading.get_ident() == self._thread else self._others.randbytes(n)
 
 
 class _Followed:
@@ -303,7 +318,7 @@ def _campaign(chance: random.Random, tasks: int) -> Workflow:
 @contextmanager
 def virtual(world: World) -> Iterator[None]:
     """Give the modules under test the world's clock and chance."""
-    clock, chance = _Clock(world), random.Random(world.seed)
+    clock, chance = _Clock(world), _Chance(world.seed)
     with mock.patch.multiple(worker, random=chance), mock.patch("os.urandom", chance.randbytes):
         patches = [mock.patch.object(module, "time", clock) for module in _MODULES]
         for patch in patches:
