@@ -11,9 +11,10 @@ from matterstack.runtime.backends.hpc.usage import OFF
 
 JOURNAL = "journal.db"
 # Holds 50 MB for longer than the sampling interval of a second, and computes for a second of CPU time.
+# For 4.2 s or more: between whole seconds, as Slurm counts them, that is 4.
 WORK = (
     'exec python3 -c "import time; x = bytearray(50_000_000); e = time.process_time() + 1.2\n'
-    'while time.process_time() < e: pass\ntime.sleep(2.5)"'
+    'while time.process_time() < e: pass\ntime.sleep(3)"'
 )
 
 
@@ -42,7 +43,7 @@ def test_memory_and_cpu_time_are_those_of_the_job(cluster, tmp_path):
     assert 1.0 < big.cpu_s < 4.0
     assert (big.cpus, big.account, big.restarts, big.exit_code) == (1, "acct", 0, 0)
     assert big.submit <= big.start < big.end
-    assert 3.0 <= big.elapsed_s < 30  # of 3.7 s, between whole seconds
+    assert 3.0 < big.elapsed_s < 30
     assert big.nodes
     assert big.partition
     assert (bad.exit_code, bad.asked_memory_b) == (3, None)

@@ -28,9 +28,9 @@ def place(tmp_path):
     made.close()
 
 
-def barred(place, job, evidence=OVER, transport=None):
+def barred(place, job, evidence=OVER):
     """Return whether the end may not be told, and what is said of that."""
-    remote = Remote(transport or LocalTransport(), str(place.root), 60)
+    remote = Remote(LocalTransport(), str(place.root), 60)
     monitor, job_id = Monitor(remote, Waits(), requeue=False), f"12@{job.directory.relative_to(place.root)}"
     monitor.know(job_id, Identity(job.submission.token, "a", None, None))
     bars = Bars(remote, monitor)

@@ -137,9 +137,10 @@ def test_a_process_that_was_stopped_takes_an_old_answer_for_an_old_one(tmp_path,
     assert monitor.poll(["12@run/a/1"])["12@run/a/1"].absent is Absence.BRIEF
 
 
-def test_a_cancelled_submission_leaves_nothing_to_begin_for_jobs_that_come_too_late(tmp_path, slurm, remote):
+def test_a_cancelled_submission_leaves_its_mark_for_jobs_that_come_too_late(tmp_path, slurm, remote):
     (tmp_path / "workspace/run/a/1/.matterstack").mkdir(parents=True)
     submitter = Submitter(remote, Waits(), lambda _: {})
     (answer,) = submitter.submit([Submission(Task("true", "a"), "run", 1, "ms-a", cancelled=True)])
     assert isinstance(answer, SubmitAbsentError)
+    assert (tmp_path / "workspace/run/a/1/.matterstack/cancel").exists()
     assert (tmp_path / "workspace/run/a/1/.matterstack/claim").read_text() == "ms1 over ms-a CANCELLED .\n"
